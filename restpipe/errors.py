@@ -1,0 +1,110 @@
+"""Every way in which RestPipe can fail: one code on the wire, one problem type and status over HTTP."""
+
+from __future__ import annotations
+
+import enum
+from typing import NamedTuple
+
+
+class Code(enum.IntEnum):
+    """Why a stream was reset or a link closed. The numbers are part of the wire protocol."""
+
+    UNSPECIFIED = 0
+    # Of one stream (Reset).
+    CANCELLED = 1
+    DEADLINE = 2
+    UNREACHABLE = 3
+    UNKNOWN_PEER = 4
+    AMBIGUOUS_PEER = 5
+    NO_HANDLER = 6
+    OVERLOADED = 7
+    OUTCOME_UNKNOWN = 8
+    BODY_TOO_LARGE = 9
+    BAD_MESSAGE = 10
+    FLOW_CONTROL = 11
+    DRAINING = 12
+    REPLY_BROKEN = 13
+    BAD_REQUEST = 14
+    # Of a whole link (Goaway).
+    SHUTDOWN = 64
+    VERSION = 65
+    NAME_IN_USE = 66
+    REVOKED = 67
+    BAD_FRAME = 68
+    HEARTBEAT = 69
+    HANDSHAKE = 70
+    TOO_MANY_LINKS = 71
+    REPLACED = 72
+
+
+class Problem(NamedTuple):
+    """How a code looks to an HTTP caller (RFC 9457)."""
+
+    slug: str
+    """Last part of the problem's stable `type`."""
+    status: int
+    title: str
+
+
+PROBLEMS: dict[Code, Problem] = {
+    Code.DEADLINE: Problem("deadline", 504, "No answer came before the deadline"),
+    Code.UNREACHABLE: Problem("unreachable", 503, "The peer's link stayed down until the deadline"),
+    Code.UNKNOWN_PEER: Problem("unknown-peer", 404, "No such client"),
+    Code.AMBIGUOUS_PEER: Problem("ambiguous-peer", 409, "More than one client matches"),
+    Code.NO_HANDLER: Problem("no-handler", 503, "No handler worker was free before the deadline"),
+    Code.OVERLOADED: Problem("overloaded", 503, "Too many events are under way"),
+    Code.OUTCOME_UNKNOWN: Problem("outcome-unknown", 502, "The event may or may not have run"),
+    Code.BODY_TOO_LARGE: Problem("body-too-large", 413, "The body is larger than allowed"),
+    Code.BAD_MESSAGE: Problem("bad-message", 502, "The other side sent what cannot be read"),
+    Code.FLOW_CONTROL: Problem("flow-control", 502, "The other side sent more than it may"),
+    Code.DRAINING: Problem("draining", 503, "The pipe is shutting down"),
+    Code.REPLY_BROKEN: Problem("reply-broken", 502, "The reply broke off"),
+    Code.BAD_REQUEST: Problem("bad-request", 400, "The request cannot be understood"),
+}
+"""The codes that a caller can meet. Others end inside the pipe."""
+
+
+class RestPipeError(Exception):
+    """Root of all errors that RestPipe raises on purpose."""
+
+
+class ConfigError(RestPipeError):
+    """Configuration that cannot be used: says the file, the key and what is allowed, in one line."""
+
+
+class ProtocolError(RestPipeError):
+    """The other end broke the protocol; the link cannot go on."""
+
+    def __init__(self, code: Code, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+
+
+class NotConnected(RestPipeError):
+    """There is no link to write to at this moment."""
+
+
+class Delivered(enum.IntEnum):
+    """Whether an event reached a handler, as far as can be known. Numbers as in the wire protocol."""
+
+    UNKNOWN = 0
+    NO = 1
+    YES = 2
+
+
+class StreamReset(RestPipeError):
+    """One event came to its end without a (whole) reply."""
+
+    def __init__(
+        self,
+        code: Code,
+        detail: str = "",
+        delivered: Delivered = Delivered.UNKNOWN,
+        names: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(detail or code.name.lower().replace("_", " "))
+        self.code = code
+        self.detail = detail
+        self.delivered = delivered
+        self.names = names

@@ -1,0 +1,1 @@
+"""The asyncio shell around the protocol: sockets, TLS, dialing and listening."""

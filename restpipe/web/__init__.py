@@ -1,0 +1,1 @@
+"""The web workers: HTTP in on a Unix socket, events out to the daemon."""
