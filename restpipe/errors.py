@@ -73,7 +73,7 @@ class ConfigError(RestPipeError):
 
 
 class ProtocolError(RestPipeError):
-    """The other end broke the protocol; the link cannot go on."""
+    """The other end broke the protocol: the stream that it concerns, else the whole link, is over."""
 
     def __init__(self, code: Code, detail: str) -> None:
         super().__init__(detail)

@@ -1,0 +1,266 @@
+"""One connection of a link: handshake, heartbeat, acknowledgement, and what to write next. No I/O, no clock.
+
+Rules of the file: `now` is a monotonic time in seconds, passed in. Whoever owns a connection feeds it what
+came off the transport (`receive`), handles the frames that this returns in their order, writes what
+`data_to_send` gives, and calls `tick` when `next_tick` has come. A `ProtocolError` ends the connection: the
+owner sends what `goodbye` returns and closes. The connection knows of its session only how to number and
+acknowledge; streams are the owner's.
+"""
+
+from __future__ import annotations
+
+import enum
+import secrets
+
+from restpipe import __version__
+from restpipe.errors import Code, ProtocolError
+from restpipe.protocol import frames
+from restpipe.protocol.frames import FIRST_LINK_KIND, Frame, FrameDecoder, Kind
+from restpipe.protocol.messages import read_message
+from restpipe.protocol.schema_pb2 import Goaway, Hello, Role, Welcome
+from restpipe.protocol.session import ID_SIZE, Session
+
+MAJOR = 1
+MINOR = 0
+SOFTWARE = f"restpipe/{__version__}"
+
+ACK_EVERY_FRAMES = 32
+ACK_EVERY_BYTES = 65536
+DEAD_AFTER_INTERVALS = 2
+
+
+class Side(enum.Enum):
+    """Who dialed. The dialer opens streams with odd numbers, the listener with even ones."""
+
+    DIALER = 1
+    LISTENER = 2
+
+
+class Connection:
+    """State of one link from its first byte to its last."""
+
+    def __init__(self, side: Side, *, heartbeat_s: float, handshake_s: float, now: float) -> None:
+        self.side = side
+        self.session: Session | None = None
+        """None until the handshake is over."""
+        self.resumed = False
+        """Whether this connection goes on with a session that another began (once open)."""
+        self.peer_goes = False
+        """The other side has said GOAWAY: it takes no new streams."""
+        self.round_trip_s: float | None = None
+        """Time between the last PING and its PONG."""
+        self._decoder = FrameDecoder()
+        self._control: list[bytes] = []
+        self._heartbeat_s = heartbeat_s
+        self._handshake_ends = now + handshake_s
+        self._heard_at = now
+        self._ping_at = now + heartbeat_s
+        self._pinged_at: float | None = None
+        self._acknowledged = 0
+        self._unacknowledged_bytes = 0
+        self._buffer_size = 0
+        self._asked_for: Session | None = None
+        self.next_tick = now + min(handshake_s, heartbeat_s)
+
+    # The handshake.
+
+    def say_hello(
+        self, role: Role, *, capacity: int = 0, session: Session | None = None, buffer_size: int = 0
+    ) -> None:
+        """The dialer's first frame. `session` is the one to go on with, `buffer_size` is for a new one."""
+        hello = Hello(major=MAJOR, minor=MINOR, role=role, capacity=capacity, software=SOFTWARE)
+        if session is not None:
+            hello.session = session.id
+            hello.received = session.received
+        self._asked_for = session
+        self._buffer_size = buffer_size
+        self._control.append(frames.encode(Kind.HELLO, head=hello.SerializeToString()))
+
+    def accept(self, session: Session, hello: Hello, *, now: float, name: str = "") -> None:
+        """The listener's answer to HELLO: the connection is open with this session.
+
+        It resumes when `hello` asks for this very session. `ProtocolError` when the counts do not fit.
+        """
+        self.resumed = bool(hello.session) and hello.session == session.id
+        if self.resumed:
+            session.resume(hello.received)
+        welcome = Welcome(
+            major=MAJOR,
+            minor=MINOR,
+            session=session.id,
+            resumed=self.resumed,
+            received=session.received,
+            software=SOFTWARE,
+            name=name,
+        )
+        self._control.append(frames.encode(Kind.WELCOME, head=welcome.SerializeToString()))
+        self._open(session, now)
+
+    def _handle_welcome(self, frame: Frame, now: float) -> None:
+        welcome = read_message(Welcome(), frame)
+        self._check_version(welcome.major)
+        session = self._asked_for
+        self.resumed = welcome.resumed
+        if welcome.resumed:
+            if session is None or welcome.session != session.id:
+                raise ProtocolError(Code.HANDSHAKE, "the listener resumes a session that was not asked for")
+            session.resume(welcome.received)
+        else:
+            if len(welcome.session) != ID_SIZE:
+                raise ProtocolError(Code.HANDSHAKE, f"a session is named by {ID_SIZE} bytes")
+            session = Session(welcome.session, self._buffer_size)
+        self._open(session, now)
+
+    def _check_version(self, major: int) -> None:
+        if major != MAJOR:
+            raise ProtocolError(
+                Code.VERSION,
+                f"the other side speaks version {major} of the protocol, this side version {MAJOR}; "
+                "upgrade the older of the two",
+            )
+
+    def _open(self, session: Session, now: float) -> None:
+        self.session = session
+        self._acknowledged = session.received
+        self._ping_at = now + self._heartbeat_s
+        self.next_tick = self._ping_at
+
+    # What comes in.
+
+    def receive(self, data: bytes, now: float) -> list[Frame]:
+        """Takes bytes off the transport and returns the frames that are the owner's to handle.
+
+        Those are all stream frames, and of the link's own: HELLO (answer it with `accept`), WELCOME, GOAWAY,
+        CAPACITY, NOTICE, and PONG (see `round_trip_s`). Kinds that this version does not know are left out.
+        """
+        self._heard_at = now
+        if self.session is None:
+            self._check_first_byte(data)
+        handed: list[Frame] = []
+        for frame in self._decoder.feed(data):
+            session = self.session
+            if session is None:
+                if handed:
+                    raise ProtocolError(
+                        Code.HANDSHAKE, f"frame kind {frame.kind} before the handshake is over"
+                    )
+                self._handle_first(frame, now)
+                handed.append(frame)
+            elif frame.kind < FIRST_LINK_KIND:
+                session.received += 1
+                handed.append(frame)
+            elif self._handle_link_frame(frame, session, now):
+                handed.append(frame)
+        self._acknowledge_if_due(len(data))
+        return handed
+
+    def _check_first_byte(self, data: bytes) -> None:
+        """Tells a stranger at once, before the length that his bytes seem to announce has come in."""
+        first = Kind.HELLO if self.side is Side.LISTENER else Kind.WELCOME
+        if self._decoder.empty and data and data[0] not in (first, Kind.GOAWAY):
+            raise ProtocolError(Code.HANDSHAKE, f"the first bytes are not RestPipe's: {data[:16]!r}")
+
+    def _handle_first(self, frame: Frame, now: float) -> None:
+        if frame.kind == Kind.GOAWAY:
+            self.peer_goes = True
+        elif frame.kind == Kind.HELLO and self.side is Side.LISTENER:
+            self._check_version(read_message(Hello(), frame).major)
+        elif frame.kind == Kind.WELCOME and self.side is Side.DIALER:
+            self._handle_welcome(frame, now)
+        else:
+            raise ProtocolError(Code.HANDSHAKE, f"frame kind {frame.kind} before the handshake is over")
+
+    def _handle_link_frame(self, frame: Frame, session: Session, now: float) -> bool:
+        """Whether the owner should see this frame too."""
+        match frame.kind:
+            case Kind.ACK:
+                session.acknowledge(frames.decode_count(frame))
+            case Kind.PING:
+                session.acknowledge(frames.decode_count(frame))
+                self._control.append(self._count_frame(Kind.PONG, session))
+            case Kind.PONG:
+                session.acknowledge(frames.decode_count(frame))
+                if self._pinged_at is not None:
+                    self.round_trip_s = now - self._pinged_at
+                    self._pinged_at = None
+                return True
+            case Kind.GOAWAY:
+                self.peer_goes = True
+                return True
+            case Kind.HELLO | Kind.WELCOME:
+                raise ProtocolError(Code.HANDSHAKE, "a second handshake on the same connection")
+            case Kind.CAPACITY | Kind.NOTICE:
+                return True
+        return False
+
+    def _acknowledge_if_due(self, size: int) -> None:
+        session = self.session
+        if session is None or not session.durable:
+            return
+        self._unacknowledged_bytes += size
+        if (
+            session.received - self._acknowledged >= ACK_EVERY_FRAMES
+            or self._unacknowledged_bytes >= ACK_EVERY_BYTES
+        ):
+            self._control.append(self._count_frame(Kind.ACK, session))
+
+    def _count_frame(self, kind: Kind, session: Session) -> bytes:
+        self._acknowledged = session.received
+        self._unacknowledged_bytes = 0
+        return frames.encode_count(kind, session.received)
+
+    # What goes out.
+
+    def send_control(self, frame: bytes) -> None:
+        """Queues a frame of the link itself, before all streams."""
+        self._control.append(frame)
+
+    def data_to_send(self, budget: int) -> bytes:
+        """About `budget` bytes to write now; empty when there is nothing that may be written."""
+        out = self._control
+        if self.session is not None:
+            taken = self.session.take(budget)
+            if not out:
+                return b"".join(taken)
+            out.extend(taken)
+        if not out:
+            return b""
+        self._control = []
+        return b"".join(out)
+
+    def goodbye(self, code: Code, detail: str) -> bytes:
+        """The last bytes to write before this side closes."""
+        return frames.encode(Kind.GOAWAY, head=Goaway(code=code, detail=detail[:500]).SerializeToString())
+
+    # Time.
+
+    def tick(self, now: float) -> None:
+        """To be called when `next_tick` has come. `ProtocolError` when the other side must be given up."""
+        session = self.session
+        if session is None:
+            if now >= self._handshake_ends:
+                raise ProtocolError(Code.HANDSHAKE, "no handshake in time")
+            self.next_tick = min(self._handshake_ends, now + self._heartbeat_s)
+            return
+        if now - self.next_tick > self._heartbeat_s / 2:
+            # This process itself was stopped or starved: what the peer sent meanwhile is still unread.
+            self._heard_at = now
+        dead_at = self._heard_at + DEAD_AFTER_INTERVALS * self._heartbeat_s
+        if now >= dead_at:
+            raise ProtocolError(Code.HEARTBEAT, f"nothing heard for {now - self._heard_at:.1f} s")
+        if now >= self._ping_at:
+            self._control.append(self._count_frame(Kind.PING, session))
+            self._pinged_at = now
+            self._ping_at = now + self._heartbeat_s
+        self.next_tick = min(self._ping_at, dead_at)
+
+    def ping(self, now: float) -> None:
+        """Asks for a sign of life out of turn."""
+        if self.session is not None:
+            self._control.append(self._count_frame(Kind.PING, self.session))
+            self._pinged_at = now
+
+
+def new_session_id() -> bytes:
+    """A name that nobody can guess: knowing it is what lets the same peer take its session over."""
+    return secrets.token_bytes(ID_SIZE)

@@ -1,0 +1,46 @@
+"""Heads of frames: how they are read, and the reset that daemons and workers alike send."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from restpipe.errors import Code, Delivered, ProtocolError, StreamReset
+from restpipe.protocol import frames, schema_pb2
+from restpipe.protocol.frames import Frame, Kind
+from restpipe.protocol.schema_pb2 import Reset
+
+MessageT = TypeVar("MessageT", bound=Message)
+
+_CODES: dict[int, Code] = {value.value: value for value in Code}
+_DELIVERED: dict[int, Delivered] = {value.value: value for value in Delivered}
+_MAX_DETAIL = 500
+
+
+def read_message(message: MessageT, frame: Frame) -> MessageT:
+    """Fills `message` from a frame's head; `ProtocolError` when that cannot be read."""
+    try:
+        message.ParseFromString(frame.head)
+    except DecodeError as error:
+        raise ProtocolError(Code.BAD_MESSAGE, f"a head that is no {message.DESCRIPTOR.name}") from error
+    return message
+
+
+def encode_reset(stream: int, reset: StreamReset) -> bytes:
+    """The RESET frame that tells the other side why a stream ended."""
+    head = Reset(
+        code=reset.code,
+        detail=reset.detail[:_MAX_DETAIL],
+        delivered=schema_pb2.Delivered.Name(reset.delivered),
+        names=reset.names,
+    )
+    return frames.encode(Kind.RESET, stream, head.SerializeToString())
+
+
+def read_reset(frame: Frame) -> StreamReset:
+    """Why the other side gave a stream up. A code that this version does not know is `UNSPECIFIED`."""
+    head = read_message(Reset(), frame)
+    code = _CODES.get(head.code, Code.UNSPECIFIED)
+    delivered = _DELIVERED.get(head.delivered, Delivered.UNKNOWN)
+    return StreamReset(code, head.detail, delivered, tuple(head.names))

@@ -1,0 +1,159 @@
+"""A live link: one connection on one asyncio transport."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from typing import Protocol, cast
+
+from restpipe.errors import Code, ProtocolError
+from restpipe.protocol.connection import Connection
+from restpipe.protocol.frames import Frame
+
+WRITE_AT_ONCE = 65536
+"""Bytes that are put on the transport in one go. What stands there cannot be overtaken, so it is little."""
+
+_log = logging.getLogger(__name__)
+
+
+class LinkOwner(Protocol):
+    """Who handles what a link brings. All calls come in the loop, `link_lost` exactly once and last."""
+
+    def link_made(self, link: Link) -> None:
+        """The transport is up; the handshake has not begun."""
+
+    def frames_received(self, link: Link, frames: list[Frame]) -> None:
+        """What `Connection.receive` returned, never empty. A `ProtocolError` raised here ends the link."""
+
+    def link_lost(self, link: Link, reason: str) -> None:
+        """The link is gone, with one line that says why."""
+
+
+class Link(asyncio.Protocol):
+    """Binds a connection to its transport: one write a turn of the loop, one timer, one end."""
+
+    def __init__(self, connection: Connection, owner: LinkOwner, loop: asyncio.AbstractEventLoop) -> None:
+        self.connection = connection
+        self.transport: asyncio.Transport | None = None
+        self.peer_address: tuple[str, int] = ("", 0)
+        self._owner = owner
+        self._loop = loop
+        self._writable = True
+        self._flush_scheduled = False
+        self._closing = False
+        self._reason = ""
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __str__(self) -> str:
+        return f"{self.peer_address[0]}:{self.peer_address[1]}" if self.peer_address[0] else "local link"
+
+    # Called by the transport.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.set_write_buffer_limits(high=WRITE_AT_ONCE)
+        sock = transport.get_extra_info("socket")
+        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+            self.peer_address = transport.get_extra_info("peername")[:2]
+            set_socket_options(sock)
+        self._arm_timer()
+        self._owner.link_made(self)
+        self.wake()
+
+    def data_received(self, data: bytes) -> None:
+        if self._closing:
+            return
+        try:
+            frames = self.connection.receive(data, self._loop.time())
+            if frames:
+                self._owner.frames_received(self, frames)
+        except ProtocolError as error:
+            self.close(error.code, error.detail)
+            return
+        self.wake()
+
+    def pause_writing(self) -> None:
+        self._writable = False
+
+    def resume_writing(self) -> None:
+        self._writable = True
+        self._flush()
+
+    def eof_received(self) -> None:
+        self._reason = self._reason or "closed by the other side"
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._closing = True
+        if self._timer is not None:
+            self._timer.cancel()
+        session = self.connection.session
+        if session is not None:
+            session.detach(self.wake)
+        self.transport = None
+        self._owner.link_lost(self, self._reason or (str(exc) if exc else "closed by the other side"))
+
+    # Called by the owner.
+
+    def wake(self) -> None:
+        """There is something to send: it leaves with all else that comes up in this turn of the loop."""
+        if not self._flush_scheduled and not self._closing:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def close(self, code: Code, detail: str) -> None:
+        """Says why, then closes. What was queued behind it stays in the session. Idempotent."""
+        if self._closing:
+            return
+        self._closing = True
+        self._reason = detail or code.name.lower()
+        if self.transport is not None:
+            self.transport.write(self.connection.goodbye(code, detail))
+            self.transport.close()
+            # A peer that reads nothing would keep the transport, and all that is in it, for ever.
+            self._loop.call_later(1.0, self.abort)
+
+    def abort(self) -> None:
+        """Drops the transport at once. Idempotent."""
+        self._closing = True
+        if self.transport is not None:
+            self.transport.abort()
+
+    @property
+    def closing(self) -> bool:
+        return self._closing
+
+    # Inside.
+
+    def _flush(self) -> None:
+        self._flush_scheduled = False
+        transport = self.transport
+        while self._writable and not self._closing and transport is not None:
+            data = self.connection.data_to_send(WRITE_AT_ONCE)
+            if not data:
+                return
+            transport.write(data)
+
+    def _arm_timer(self) -> None:
+        self._timer = self._loop.call_at(self.connection.next_tick, self._tick)
+
+    def _tick(self) -> None:
+        now = self._loop.time()
+        # The handshake may have moved the moment since the timer was set.
+        if now >= self.connection.next_tick:
+            try:
+                self.connection.tick(now)
+            except ProtocolError as error:
+                self.close(error.code, error.detail)
+                self.abort()
+                return
+            self.wake()
+        self._arm_timer()
+
+
+def set_socket_options(sock: socket.socket) -> None:
+    """TCP: small frames leave at once, and what is sent but not yet on the wire stays little."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with contextlib.suppress(OSError, AttributeError):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, WRITE_AT_ONCE)

@@ -1,0 +1,227 @@
+"""A worker's link to its daemon, over one of the daemon's Unix sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from restpipe.errors import Code, Delivered, NotConnected, ProtocolError, StreamReset
+from restpipe.protocol import frames
+from restpipe.protocol.connection import Connection, Side
+from restpipe.protocol.frames import END, FIRST_LINK_KIND, Frame, Kind
+from restpipe.protocol.messages import read_message
+from restpipe.protocol.schema_pb2 import Event, Goaway, Notice, Origin, Role
+from restpipe.transport.backoff import Backoff
+from restpipe.transport.exchange import Exchange
+from restpipe.transport.link import Link
+
+HEARTBEAT_S = 5.0
+HANDSHAKE_S = 5.0
+MAX_EXCHANGES = 8192
+"""Events under way on one worker's link; past it `open` refuses."""
+
+_log = logging.getLogger(__name__)
+
+
+class DaemonLink:
+    """Keeps a worker linked to its daemon, redialing for ever, and carries its exchanges.
+
+    A web worker opens exchanges. A handler worker is handed those that others opened: `on_event` is called in
+    the loop as soon as an event's head is in, `on_notice` with what the daemon tells of the pipe.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        role: Role,
+        *,
+        capacity: int = 0,
+        on_event: Callable[[Exchange], None] | None = None,
+        on_notice: Callable[[Notice], None] | None = None,
+    ) -> None:
+        self._path = path
+        self._role = role
+        self._capacity = capacity
+        self._on_event = on_event
+        self._on_notice = on_notice
+        self._backoff = Backoff(0.1, 1.0)
+        self._link: Link | None = None
+        self._exchanges: dict[int, Exchange] = {}
+        self._origins: dict[int, Origin] = {}
+        self._next_number = 1
+        self._draining = False
+        self._connected = asyncio.Event()
+        self._lost = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._reason = ""
+
+    # For the worker.
+
+    async def run(self) -> None:
+        """Dials, and dials again when the link breaks, until cancelled."""
+        try:
+            while not self._draining:
+                await self._dial()
+                if not self._draining:
+                    await asyncio.sleep(self._backoff.next_pause_s())
+        finally:
+            if self._link is not None:
+                self._link.close(Code.SHUTDOWN, "the worker stops")
+
+    @property
+    def connected(self) -> bool:
+        return self._connected.is_set()
+
+    async def wait_connected(self) -> None:
+        """Returns once events can be opened."""
+        await self._connected.wait()
+
+    def open(self, event: Event, body: bytes = b"", *, end: bool) -> Exchange:
+        """Sends an event with the first of its body (at most 64 KiB); with `end` that is all of it.
+
+        `NotConnected` while there is no link. `StreamReset` when the event cannot be sent at all: too many
+        are under way (OVERLOADED), or its head is too large for a frame (BAD_REQUEST).
+        """
+        link = self._link
+        if link is None or link.connection.session is None or not self.connected:
+            raise NotConnected(self._reason or "no link to the pipe daemon")
+        if len(self._exchanges) >= MAX_EXCHANGES:
+            raise StreamReset(Code.OVERLOADED, f"{MAX_EXCHANGES} events are under way", Delivered.NO)
+        number = self._next_number
+        try:
+            frame = frames.encode(
+                Kind.EVENT, number, event.SerializeToString(), body, flags=END if end else 0
+            )
+        except ValueError as error:
+            raise StreamReset(Code.BAD_REQUEST, str(error), Delivered.NO) from error
+        self._next_number += 2
+        session = link.connection.session
+        exchange = Exchange(session, number, event, forget=self._forget)
+        exchange.sent_with_opening(len(body))
+        self._exchanges[number] = exchange
+        session.send(number, frame)
+        return exchange
+
+    def set_capacity(self, capacity: int) -> None:
+        """Handler workers: how many events in all this worker can have under way from now on."""
+        self._capacity = capacity
+        if self.connected and self._link is not None:
+            self._link.connection.send_control(frames.encode_credit(Kind.CAPACITY, 0, capacity))
+            self._link.wake()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Takes no new events, waits at most `timeout_s` for those under way, then closes the link."""
+        self._draining = True
+        link = self._link
+        if link is None:
+            return
+        if self.connected:
+            self._connected.clear()
+            head = Goaway(code=Code.SHUTDOWN, detail="the worker stops")
+            link.connection.send_control(frames.encode(Kind.GOAWAY, head=head.SerializeToString()))
+            link.wake()
+        if self._exchanges:
+            self._idle.clear()
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._idle.wait()
+            except TimeoutError:
+                _log.warning("%d events were still under way after %g s", len(self._exchanges), timeout_s)
+        link.close(Code.SHUTDOWN, "the worker stops")
+
+    # Dialing.
+
+    async def _dial(self) -> None:
+        loop = asyncio.get_running_loop()
+        connection = Connection(
+            Side.DIALER, heartbeat_s=HEARTBEAT_S, handshake_s=HANDSHAKE_S, now=loop.time()
+        )
+        connection.say_hello(self._role, capacity=self._capacity)
+        self._lost.clear()
+        try:
+            await loop.create_unix_connection(lambda: Link(connection, self, loop), self._path)
+        except OSError as error:
+            self._report(f"cannot reach the pipe daemon at {self._path}: {error.strerror or error}")
+            return
+        await self._lost.wait()
+
+    def _report(self, reason: str) -> None:
+        """The same failure again is no news."""
+        if reason != self._reason:
+            _log.warning("%s", reason)
+        self._reason = reason
+
+    # LinkOwner.
+
+    def link_made(self, link: Link) -> None:
+        self._link = link
+
+    def frames_received(self, link: Link, frames: list[Frame]) -> None:
+        for frame in frames:
+            if frame.kind >= FIRST_LINK_KIND:
+                self._handle_link_frame(link, frame)
+                continue
+            exchange = self._exchanges.get(frame.stream)
+            if exchange is not None:
+                exchange.receive(frame)
+            elif frame.kind == Kind.ORIGIN and self._on_event is not None:
+                self._take_origin(frame)
+            elif frame.kind == Kind.EVENT and self._on_event is not None:
+                self._take_event(link, frame)
+
+    def link_lost(self, link: Link, reason: str) -> None:
+        self._link = None
+        self._connected.clear()
+        self._origins.clear()
+        if not self._draining:
+            self._report(f"the link to the pipe daemon broke: {reason}")
+        for exchange in list(self._exchanges.values()):
+            exchange.lose()
+        self._lost.set()
+
+    def _handle_link_frame(self, link: Link, frame: Frame) -> None:
+        match frame.kind:
+            case Kind.WELCOME:
+                self._reason = ""
+                self._backoff.reset()
+                session = link.connection.session
+                if session is not None:
+                    session.attach(link.wake)
+                self._next_number = 1
+                self._connected.set()
+            case Kind.GOAWAY:
+                goaway = read_message(Goaway(), frame)
+                self._report(f"the pipe daemon goes: {goaway.detail}")
+                self._connected.clear()
+            case Kind.NOTICE if self._on_notice is not None:
+                self._on_notice(read_message(Notice(), frame))
+
+    # Exchanges.
+
+    def _take_origin(self, frame: Frame) -> None:
+        if len(self._origins) < MAX_EXCHANGES:
+            self._origins[frame.stream] = read_message(Origin(), frame)
+
+    def _take_event(self, link: Link, frame: Frame) -> None:
+        session = link.connection.session
+        origin = self._origins.pop(frame.stream, None)
+        if session is None or origin is None or self._on_event is None:
+            raise ProtocolError(Code.BAD_FRAME, "an event of which the daemon did not say who sent it")
+        exchange = Exchange(session, frame.stream, Event(), origin=origin, forget=self._forget)
+        self._exchanges[frame.stream] = exchange
+        try:
+            read_message(exchange.event, frame)
+        except ProtocolError as fault:
+            exchange.reset(fault.code, fault.detail, Delivered.NO)
+            return
+        if self._draining:
+            exchange.reset(Code.DRAINING, "the handler worker stops", Delivered.NO)
+            return
+        exchange.receive_body(frame.body, end=frame.ends)
+        self._on_event(exchange)
+
+    def _forget(self, number: int) -> None:
+        self._exchanges.pop(number, None)
+        if not self._exchanges:
+            self._idle.set()
