@@ -1,0 +1,99 @@
+"""Imports what belongs to the user, and says in one line where it went wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import itertools
+import os
+import sys
+import sysconfig
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+from restpipe.errors import ConfigError
+
+_HERE = __file__
+_LIBRARIES = tuple(f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "platlib", "purelib"))
+
+
+def load_class(name: str, folder: Path | None = None) -> type:
+    """The class with the dotted `name`, looked for in `folder` (the current one if None) first of all.
+
+    The folder stays first on sys.path: what the class imports later is looked for there too.
+    Raises ConfigError naming the file and line of whatever could not be imported.
+    """
+    module_name, _, class_name = name.rpartition(".")
+    if not module_name:
+        raise ConfigError(f"{name!r} is not the dotted name of a class (package.module.Class)")
+    _put_first((folder or Path.cwd()).absolute())
+    module = import_module(module_name)
+    found = getattr(module, class_name, None)
+    if not isinstance(found, type):
+        raise ConfigError(f"{_file_of(module)}: there is no class {class_name} in it ({name} is asked for)")
+    return found
+
+
+def import_module(name: str) -> ModuleType:
+    """Import it; ConfigError (one line, with file and line) if that fails, even by SystemExit."""
+    importlib.invalidate_caches()
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as exc:
+        raise ConfigError(_explain(name, exc)) from exc
+
+
+@contextlib.contextmanager
+def first_on_path(*folders: Path) -> Iterator[None]:
+    """The folders are in front of sys.path, for as long as this lasts."""
+    added = [str(folder.absolute()) for folder in folders]
+    sys.path[:0] = added
+    try:
+        yield
+    finally:
+        for text in added:
+            with contextlib.suppress(ValueError):
+                sys.path.remove(text)
+
+
+def _put_first(folder: Path) -> None:
+    text = str(folder)
+    if text in sys.path:
+        sys.path.remove(text)
+    sys.path.insert(0, text)
+
+
+def _explain(name: str, exc: BaseException) -> str:
+    place = _place(exc)
+    if not place:
+        return f"cannot import {name}: {_one_line(exc)} (looked in {', '.join(filter(None, sys.path))})"
+    return f"cannot import {name}: {place}: {_one_line(exc)}"
+
+
+def _place(exc: BaseException) -> str:
+    """`file:line` where the user's code failed; empty if none of it was reached."""
+    if isinstance(exc, SyntaxError) and exc.filename and not exc.filename.startswith("<"):
+        return f"{exc.filename}:{exc.lineno}"
+    frames = [f for f in traceback.extract_tb(exc.__traceback__) if not _is_machinery(f.filename)]
+    # A library that the user's code called is rarely at fault: the line of the call says more.
+    frame = next(itertools.chain(filter(_is_users, reversed(frames)), reversed(frames)), None)
+    return f"{frame.filename}:{frame.lineno}" if frame else ""
+
+
+def _is_machinery(filename: str) -> bool:
+    return filename in (_HERE, importlib.__file__) or filename.startswith("<frozen")
+
+
+def _is_users(frame: traceback.FrameSummary) -> bool:
+    return not frame.filename.startswith((*_LIBRARIES, "<"))
+
+
+def _one_line(exc: BaseException) -> str:
+    detail = exc.msg if isinstance(exc, SyntaxError) else str(exc)
+    return f"{type(exc).__name__}: {' '.join(detail.split())}" if detail else type(exc).__name__
+
+
+def _file_of(module: ModuleType) -> str:
+    return getattr(module, "__file__", None) or f"module {module.__name__}"
