@@ -1,0 +1,410 @@
+"""What `restpipe-ca` does, as functions of plain values: for the command line, and for tests that need a CA."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from restpipe_ca import authority, bundle, files, profiles
+from restpipe_ca.authority import Authority, Revocation
+from restpipe_ca.bundle import Bundle
+from restpipe_ca.delivery import Destination
+from restpipe_ca.errors import CaError
+from restpipe_ca.profiles import Role
+from restpipe_ca.store import DIRECTORY_MODE, INDEX, KEY, MODES, Record, Store
+
+NOWHERE = Destination()
+"""For callers who take the returned bundle."""
+
+
+class State(enum.StrEnum):
+    """What a certificate is worth at a given moment."""
+
+    VALID = "valid"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+    NOT_YET_VALID = "not yet valid"
+
+
+def no_passphrase() -> bytes:
+    """For `Store.unlock` where nobody can be asked."""
+    raise CaError("has a passphrase, and none was given")
+
+
+def init(
+    store: Store, title: str, now: datetime, *, days: int = profiles.CA_DAYS, passphrase: bytes | None = None
+) -> bool:
+    """Make the CA. False, with nothing changed, if one stands there already."""
+    if store.initialised:
+        return False
+    ca = authority.create(title, now, days)
+    files.make_directory(store.directory, DIRECTORY_MODE)
+    if store.directory.stat().st_mode & 0o002:
+        raise CaError(f"{store.directory} can be written by everybody: not a place for a CA")
+    with store.writing():
+        if store.initialised:
+            return False
+        if store.path(INDEX).exists() and store.records():
+            raise CaError(
+                f"{store.path(KEY)} is missing, but this CA has issued certificates: put the key back"
+            )
+        store.put_authority(ca, ca.revocation_list([], 1, now), passphrase)
+    return True
+
+
+def issue(
+    store: Store,
+    ca: Authority,
+    role: Role,
+    names: Sequence[str],
+    *,
+    dial: str,
+    now: datetime,
+    days: int = profiles.CERTIFICATE_DAYS,
+    to: Destination = NOWHERE,
+) -> Bundle:
+    """Make a key and a certificate for a new name, and deliver them.
+
+    Where an earlier call broke off between signing and delivering, its bundle is delivered instead.
+    """
+    names = profiles.check_names(role, names)
+    with store.writing():
+        waiting = _waiting(store, role, names[0])
+        if waiting is None or authority.names(waiting.certificate) != names:
+            _refuse_standing(store, role, names[0], now, "renew it, or revoke it first")
+            to.check(new_key=True)
+            waiting = _with_new_key(store, ca, role, names, dial, now, days)
+        return _deliver(store, waiting, dial, to)
+
+
+def sign(
+    store: Store,
+    ca: Authority,
+    role: Role,
+    request: x509.CertificateSigningRequest,
+    names: Sequence[str] = (),
+    *,
+    dial: str,
+    now: datetime,
+    days: int = profiles.CERTIFICATE_DAYS,
+    again: bool = False,
+    to: Destination = NOWHERE,
+) -> Bundle:
+    """Sign a request made elsewhere. Only its key is taken from it, and its names unless `names` are given.
+
+    A name that has a valid certificate gets another only with `again`: who asks may be somebody else.
+    """
+    names = profiles.check_names(role, names or requested_names(request))
+    key = profiles.check_public_key(request.public_key())
+    with store.writing():
+        if not again:
+            _refuse_standing(
+                store, role, names[0], now, "if this is the same host with a new key, add --again"
+            )
+        to.check(new_key=False)
+        certificate = ca.issue(key, role, names, now, days)
+        _add(store, Record(names[0], role, certificate))
+        return _deliver(store, Bundle(names[0], role, dial, certificate, ca.certificate), dial, to)
+
+
+def renew(
+    store: Store,
+    ca: Authority,
+    role: Role,
+    name: str,
+    *,
+    dial: str,
+    now: datetime,
+    days: int = profiles.CERTIFICATE_DAYS,
+    new_key: bool = False,
+    to: Destination = NOWHERE,
+) -> Bundle:
+    """Sign a newer certificate for the same names, and the same key or a new one. The older stays good."""
+    with store.writing():
+        to.check(new_key=new_key)
+        waiting = _waiting(store, role, name)
+        if waiting is not None:
+            return _deliver(store, waiting, dial, to)
+        old = _newest(store, role, name)
+        names = profiles.check_names(role, authority.names(old.certificate))
+        if new_key:
+            fresh = _with_new_key(store, ca, role, names, dial, now, days)
+        else:
+            key = profiles.check_public_key(old.certificate.public_key())
+            certificate = ca.issue(key, role, names, now, days)
+            _add(store, Record(name, role, certificate))
+            fresh = Bundle(name, role, dial, certificate, ca.certificate)
+        return _deliver(store, fresh, dial, to)
+
+
+def revoke(
+    store: Store,
+    ca: Authority,
+    role: Role,
+    name: str,
+    now: datetime,
+    *,
+    serial: str = "",
+    reason: x509.ReasonFlags = x509.ReasonFlags.unspecified,
+) -> list[Record]:
+    """Revoke all certificates of the name, or the one whose serial begins so; returns those newly revoked."""
+    with store.writing():
+        meant = find(store, role, name, serial)
+        if serial and len(meant) > 1:
+            raise CaError(
+                f"more than one certificate of {name} has a serial number that begins with {serial}"
+            )
+        current = store.revocation_list()
+        entries = authority.revocations(current)
+        fresh = [record for record in meant if record.serial not in entries]
+        if fresh:
+            added = [Revocation(record.serial, now, reason) for record in fresh]
+            _put_list(store, ca, [*entries.values(), *added], current, now)
+    return fresh
+
+
+def rewrite_list(store: Store, ca: Authority, now: datetime, days: int | None = None) -> int:
+    """Sign the revocation list anew, and return its number."""
+    with store.writing():
+        current = store.revocation_list()
+        return _put_list(store, ca, authority.revocations(current).values(), current, now, days)
+
+
+def find(store: Store, role: Role, name: str, serial: str = "") -> list[Record]:
+    """The certificates of a name, oldest first; CaError if there are none."""
+    records = store.records()
+    named = [record for record in records if record.name == name]
+    found = [record for record in named if record.role is role]
+    if not found:
+        hint = f" (but a {named[0].role} of that name)" if named else ""
+        raise CaError(f"no {role} {name!a} has been issued a certificate{hint}")
+    found = [record for record in found if authority.serial_text(record.serial).startswith(_digits(serial))]
+    if not found:
+        raise CaError(f"no certificate of {name} has a serial number that begins with {serial!a}")
+    return found
+
+
+def state(record: Record, revoked: Mapping[int, Revocation], now: datetime) -> State:
+    """What the certificate is worth at `now`."""
+    if record.serial in revoked:
+        return State.REVOKED
+    if now < authority.not_before(record.certificate):
+        return State.NOT_YET_VALID
+    return State.VALID if now <= authority.not_after(record.certificate) else State.EXPIRED
+
+
+def server_name(store: Store, now: datetime) -> str | None:
+    """The name of the newest server whose certificate is valid: where clients dial, unless told otherwise."""
+    revoked = authority.revocations(store.revocation_list())
+    for record in reversed(store.records()):
+        if record.role is Role.SERVER and state(record, revoked, now) is State.VALID:
+            return record.name
+    return None
+
+
+def load_request(data: bytes) -> x509.CertificateSigningRequest:
+    """A certificate request from PEM, its own signature checked."""
+    try:
+        request = x509.load_pem_x509_csr(data)
+        if request.is_signature_valid:
+            return request
+    except Exception:
+        # Which exceptions a foreign request can raise differs between versions of the library.
+        raise CaError("this is not a certificate request in PEM") from None
+    raise CaError("the request is not signed by the key that it names")
+
+
+def requested_names(request: x509.CertificateSigningRequest) -> tuple[str, ...]:
+    """The names that a request asks for: its subjectAltName's, else its common name."""
+    try:
+        names = authority.names(request)
+    except ValueError:
+        raise CaError("the request's names cannot be read") from None
+    return names or tuple(filter(None, [authority.common_name(request)]))
+
+
+def faults(store: Store, now: datetime, passphrase: bytes | None = None) -> list[str]:
+    """Everything that is wrong with the CA's folder, one line each."""
+    try:
+        ca = store.certificate()
+        found = _faults_of_ca(store, ca, now, passphrase)
+        found += _faults_of_list(store, now)
+        return found + _faults_of_records(store.records(), ca)
+    except CaError as error:
+        return [str(error)]
+
+
+def faults_of_identity(store: Store, data: bytes, role: Role | None, now: datetime) -> list[str]:
+    """Everything that speaks against an identity (a bundle or PEM file), one line each."""
+    try:
+        key, certificates = bundle.split(data)
+    except CaError as error:
+        return [str(error)]
+    leaf = certificates[0]
+    record = Record(authority.common_name(leaf), authority.role(leaf) or Role.CLIENT, leaf)
+    found = _faults_of_use(leaf, role)
+    if not authority.signed_by(leaf, store.certificate()):
+        return [*found, "the certificate is not signed by this CA"]
+    now_worth = state(record, authority.revocations(store.revocation_list()), now)
+    if now_worth is not State.VALID:
+        found.append(f"the certificate is {now_worth}")
+    if leaf.serial_number not in {known.serial for known in store.records()}:
+        found.append("the certificate is not in the index of this CA")
+    if key is not None and not _matches(key, leaf):
+        found.append("the private key does not belong to the certificate")
+    return found
+
+
+def create_pipe(
+    directory: Path,
+    now: datetime,
+    *,
+    servers: Sequence[Sequence[str]] = (("localhost", "127.0.0.1", "::1"),),
+    clients: Sequence[str] = ("web1",),
+    days: int = profiles.CERTIFICATE_DAYS,
+) -> Store:
+    """A CA in DIRECTORY/ca with all its identities, each in DIRECTORY/NAME as separate PEM files.
+
+    For demonstrations and tests. A server is given by its names, of which the first counts.
+    """
+    store = Store(directory / "ca")
+    init(store, "RestPipe CA", now)
+    ca = store.unlock(no_passphrase)
+    everybody = [(Role.SERVER, names) for names in servers] + [(Role.CLIENT, [name]) for name in clients]
+    for role, names in everybody:
+        to = Destination(pem_directory=directory / names[0])
+        issue(store, ca, role, names, dial=bundle.check_dial(servers[0][0]), now=now, days=days, to=to)
+    return store
+
+
+def _with_new_key(
+    store: Store, ca: Authority, role: Role, names: Sequence[str], dial: str, now: datetime, days: int
+) -> Bundle:
+    key = authority.new_key()
+    certificate = ca.issue(key.public_key(), role, names, now, days)
+    fresh = Bundle(names[0], role, dial, certificate, ca.certificate, bundle.key_pem(key))
+    # First the bundle, then the index: a certificate that is listed always has its key somewhere.
+    store.put_pending(fresh)
+    _add(store, Record(names[0], role, certificate))
+    return fresh
+
+
+def _add(store: Store, record: Record) -> None:
+    store.put_records([*store.records(), record])
+
+
+def _deliver(store: Store, fresh: Bundle, dial: str, to: Destination) -> Bundle:
+    fresh = dataclasses.replace(fresh, dial=dial)
+    to.deliver(fresh, store.revocation_list())
+    store.drop_pending(Record(fresh.name, fresh.role, fresh.certificate))
+    return fresh
+
+
+def _waiting(store: Store, role: Role, name: str) -> Bundle | None:
+    """The bundle of this name that was signed but not delivered."""
+    revoked = authority.revocations(store.revocation_list())
+    for record in reversed(store.records()):
+        if (record.role, record.name) == (role, name) and record.serial not in revoked:
+            return store.pending(record)
+    return None
+
+
+def _refuse_standing(store: Store, role: Role, name: str, now: datetime, advice: str) -> None:
+    revoked = authority.revocations(store.revocation_list())
+    for record in store.records():
+        if (record.role, record.name) == (role, name) and state(record, revoked, now) is State.VALID:
+            end = authority.stamp(authority.not_after(record.certificate))
+            raise CaError(f"{role} {name} has a certificate that is valid until {end}: {advice}")
+
+
+def _newest(store: Store, role: Role, name: str) -> Record:
+    revoked = authority.revocations(store.revocation_list())
+    for record in reversed(find(store, role, name)):
+        if record.serial not in revoked:
+            return record
+    raise CaError(f"every certificate of {role} {name} is revoked: issue a new one")
+
+
+def _put_list(
+    store: Store,
+    ca: Authority,
+    entries: Iterable[Revocation],
+    current: x509.CertificateRevocationList,
+    now: datetime,
+    days: int | None = None,
+) -> int:
+    number = authority.list_number(current) + 1
+    store.put_revocation_list(ca.revocation_list(entries, number, now, days))
+    return number
+
+
+def _digits(serial: str) -> str:
+    return serial.lower().replace(":", "").removeprefix("0x")
+
+
+def _faults_of_ca(store: Store, ca: x509.Certificate, now: datetime, passphrase: bytes | None) -> list[str]:
+    found = []
+    if not authority.is_ca(ca) or not authority.signed_by(ca, ca):
+        found.append("ca.pem is not the self-signed certificate of a CA")
+    if not authority.not_before(ca) <= now <= authority.not_after(ca):
+        found.append(f"ca.pem is not valid now ({authority.stamp(now)})")
+    for name, mode in MODES.items():
+        actual = store.path(name).stat().st_mode & 0o777 if store.path(name).exists() else mode
+        if actual & ~mode:
+            found.append(f"{name} has mode {actual:04o}, it must not be wider than {mode:04o}")
+    return found + _faults_of_key(store, passphrase)
+
+
+def _faults_of_key(store: Store, passphrase: bytes | None) -> list[str]:
+    if not store.initialised:
+        return [f"{KEY} is not here: nothing can be signed"]
+    if passphrase is None and b"ENCRYPTED" in store.path(KEY).read_bytes():
+        return []
+    try:
+        store.unlock(lambda: passphrase or b"")
+    except CaError as error:
+        return [str(error)]
+    return []
+
+
+def _faults_of_list(store: Store, now: datetime) -> list[str]:
+    end = authority.next_update(store.revocation_list())
+    return [] if now < end else [f"crl.pem was good until {authority.stamp(end)} only: run restpipe-ca crl"]
+
+
+def _faults_of_records(records: Sequence[Record], ca: x509.Certificate) -> list[str]:
+    found = []
+    for record in records:
+        leaf = record.certificate
+        if not authority.signed_by(leaf, ca):
+            found.append(f"index.json: a certificate of {record.name!a} is not signed by this CA")
+        if authority.common_name(leaf) != record.name or authority.role(leaf) is not record.role:
+            found.append(
+                f"index.json: the entry of {record.role} {record.name!a} belongs to another certificate"
+            )
+    if len({record.serial for record in records}) != len(records):
+        found.append("index.json: a serial number occurs twice")
+    return found
+
+
+def _faults_of_use(leaf: x509.Certificate, role: Role | None) -> list[str]:
+    actual = authority.role(leaf)
+    if authority.is_ca(leaf) or actual is None:
+        return ["the first certificate is neither a client's nor a server's"]
+    if role is not None and role is not actual:
+        return [f"the certificate is a {actual}'s, not a {role}'s"]
+    return []
+
+
+def _matches(key: bytes, certificate: x509.Certificate) -> bool:
+    try:
+        loaded = serialization.load_pem_private_key(key, None)
+    except (ValueError, TypeError):
+        return False
+    return authority.public_bytes(loaded.public_key()) == authority.public_bytes(certificate.public_key())

@@ -1,0 +1,82 @@
+"""Files that are either wholly there or not at all, whatever happens in the middle."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+TEMPORARY_PREFIX = ".new-"
+
+
+def replace(directory: Path, name: str, data: bytes, mode: int, *, inherit_owner: bool = False) -> None:
+    """Put `data` under `name`, in place of what may be there; on return it is on the disk.
+
+    With `inherit_owner`, root leaves the file to the folder's owner, so that a command run by
+    root does not lock the folder's own service out.
+    """
+    with _opened(directory) as at, _temporary(at, data, mode, inherit_owner) as temporary:
+        os.rename(temporary, name, src_dir_fd=at, dst_dir_fd=at)
+        os.fsync(at)
+
+
+def create(directory: Path, name: str, data: bytes, mode: int, *, inherit_owner: bool = False) -> None:
+    """As `replace`, but FileExistsError if anything stands under `name`: how private keys are written."""
+    with _opened(directory) as at, _temporary(at, data, mode, inherit_owner) as temporary:
+        os.link(temporary, name, src_dir_fd=at, dst_dir_fd=at, follow_symlinks=False)
+        os.unlink(temporary, dir_fd=at)
+        os.fsync(at)
+
+
+def remove(directory: Path, name: str) -> None:
+    """Remove a file for good, if it is there."""
+    with _opened(directory) as at:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=at)
+        os.fsync(at)
+
+
+def make_directory(directory: Path, mode: int) -> None:
+    """Make a folder with exactly this mode; one that stands already keeps its own."""
+    if directory.is_dir():
+        return
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        directory.mkdir(mode=0o700)
+        directory.chmod(mode)
+    with _opened(directory.parent) as at:
+        os.fsync(at)
+
+
+@contextlib.contextmanager
+def _opened(directory: Path) -> Iterator[int]:
+    at = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield at
+    finally:
+        os.close(at)
+
+
+@contextlib.contextmanager
+def _temporary(at: int, data: bytes, mode: int, inherit_owner: bool) -> Iterator[str]:
+    name = TEMPORARY_PREFIX + secrets.token_hex(8)
+    try:
+        _write(at, name, data, mode, inherit_owner)
+        yield name
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=at)
+
+
+def _write(at: int, name: str, data: bytes, mode: int, inherit_owner: bool) -> None:
+    fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=at)
+    with os.fdopen(fd, "wb") as file:
+        if inherit_owner and os.geteuid() == 0:
+            folder = os.fstat(at)
+            os.fchown(fd, folder.st_uid, folder.st_gid)
+        os.fchmod(fd, mode)
+        file.write(data)
+        file.flush()
+        os.fsync(fd)
