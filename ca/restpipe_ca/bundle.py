@@ -119,4 +119,4 @@ def _dialed_host(match: re.Match[str]) -> str:
         return f"[{address}]"
     if profiles.as_address(match["host"]) is not None:
         return match["host"]
-    return profiles.check_host_name(match["host"])
+    return profiles.check_host_name(match["host"].lower())

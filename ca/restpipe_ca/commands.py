@@ -1,4 +1,4 @@
-"""What `restpipe-ca` does, as functions of plain values: for the command line, and for tests that need a CA."""
+"""What `restpipe-ca` does, as functions of plain values: for its command line and for tests."""
 
 from __future__ import annotations
 
@@ -166,6 +166,8 @@ def revoke(
         if fresh:
             added = [Revocation(record.serial, now, reason) for record in fresh]
             _put_list(store, ca, [*entries.values(), *added], current, now)
+        for record in fresh:
+            store.drop_pending(record)
     return fresh
 
 

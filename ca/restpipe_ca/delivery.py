@@ -43,7 +43,7 @@ class Destination:
             _deliver_pem(self.pem_directory, bundle, revocation_list)
         if self.bundle is not None:
             # The mode does not depend on a key being in it: one rule to remember.
-            files.create(self.bundle.parent, self.bundle.name, bundle.encode(), SECRET_MODE)
+            _create(self.bundle, bundle.encode(), inherit_owner=False)
 
 
 def _deliver_pem(directory: Path, bundle: Bundle, revocation_list: x509.CertificateRevocationList) -> None:
@@ -58,7 +58,16 @@ def _deliver_pem(directory: Path, bundle: Bundle, revocation_list: x509.Certific
     for name, data in public.items():
         files.replace(directory, name, data, PUBLIC_MODE, inherit_owner=True)
     if bundle.key is not None:
-        files.create(directory, KEY, bundle.key, SECRET_MODE, inherit_owner=True)
+        _create(directory / KEY, bundle.key, inherit_owner=True)
+
+
+def _create(path: Path, data: bytes, *, inherit_owner: bool) -> None:
+    try:
+        files.create(path.parent, path.name, data, SECRET_MODE, inherit_owner=inherit_owner)
+    except FileExistsError:
+        # An earlier delivery of the same identity may have broken off just after this.
+        if path.read_bytes() != data:
+            raise CaError(f"{path} exists and is not overwritten") from None
 
 
 def _check_key(path: Path, certificate: x509.Certificate) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-TEMPORARY_PREFIX = ".new-"
+_TEMPORARY = re.compile(r"\.new-[0-9a-f]{16}")
 
 
 def replace(directory: Path, name: str, data: bytes, mode: int, *, inherit_owner: bool = False) -> None:
@@ -38,6 +39,11 @@ def remove(directory: Path, name: str) -> None:
         os.fsync(at)
 
 
+def is_temporary(name: str) -> bool:
+    """Whether a file of this name is what a write that broke off has left."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
 def make_directory(directory: Path, mode: int) -> None:
     """Make a folder with exactly this mode; one that stands already keeps its own."""
     if directory.is_dir():
@@ -61,7 +67,7 @@ def _opened(directory: Path) -> Iterator[int]:
 
 @contextlib.contextmanager
 def _temporary(at: int, data: bytes, mode: int, inherit_owner: bool) -> Iterator[str]:
-    name = TEMPORARY_PREFIX + secrets.token_hex(8)
+    name = f".new-{secrets.token_hex(8)}"
     try:
         _write(at, name, data, mode, inherit_owner)
         yield name

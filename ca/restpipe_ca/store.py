@@ -17,6 +17,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ LOCK_TIMEOUT_S = 30.0
 
 KEY, CERTIFICATE, INDEX, CRL, LOCK = "ca.key", "ca.pem", "index.json", "crl.pem", "lock"
 PENDING_SUFFIX = ".pending"
+_PENDING = re.compile(r"[0-9a-f]{2,40}\.pending")
 MODES = {KEY: 0o600, CERTIFICATE: 0o644, INDEX: 0o640, CRL: 0o644}
 PENDING_MODE = 0o600
 # Others may look in: a daemon that runs as another user reads the CA's certificate and the list here.
@@ -162,7 +164,8 @@ class Store:
         files.replace(self.directory, name, data, MODES[name], inherit_owner=True)
 
     def _own(self, fd: int) -> None:
-        if os.geteuid() == 0:
+        # A second name would mean that the folder's owner has linked somebody else's file here.
+        if os.geteuid() == 0 and os.fstat(fd).st_nlink == 1:
             folder = self.directory.stat()
             os.fchown(fd, folder.st_uid, folder.st_gid)
 
@@ -182,8 +185,8 @@ class Store:
         records = self.records() if self.path(INDEX).exists() else ()
         known = {_pending_name(record.serial) for record in records}
         for path in self.directory.iterdir():
-            unsigned = path.name.endswith(PENDING_SUFFIX) and path.name not in known
-            if unsigned or path.name.startswith(files.TEMPORARY_PREFIX):
+            unsigned = _PENDING.fullmatch(path.name) and path.name not in known
+            if unsigned or files.is_temporary(path.name):
                 files.remove(self.directory, path.name)
 
 
