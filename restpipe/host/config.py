@@ -12,21 +12,16 @@ alone: keep it free of anything but constants.
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
-import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import MappingProxyType, UnionType
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from restpipe.errors import ConfigError
 from restpipe.host import loader
 from restpipe.host.options import (
-    GIB,
-    KIB,
-    MIB,
     PARTS,
     Address,
     Handlers,
@@ -43,6 +38,7 @@ from restpipe.host.options import (
     options,
     parse_address,
 )
+from restpipe.host.values import coerce
 
 __all__ = [
     "Address",
@@ -63,15 +59,6 @@ __all__ = [
 
 DEFAULT = "default"
 """The source of a value that nobody has set."""
-
-_TEXT_OF_BOOL = {"1": True, "true": True, "yes": True, "on": True, "": False} | {
-    "0": False,
-    "false": False,
-    "no": False,
-    "off": False,
-}
-_SIZE = re.compile(r"([0-9]+) ?(|KiB|MiB|GiB)", re.IGNORECASE)
-_UNITS = {"": 1, "kib": KIB, "mib": MIB, "gib": GIB}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,7 +161,7 @@ def _of_tables(role: Role, tables: dict[str, Any], path: Path) -> Iterator[tuple
             if option is None:
                 raise ConfigError(f"{path}: {part}.{name}: {_unknown(role, part, name)}")
             source = str(path)
-            yield option.key, Given(_coerce(option, value, source, path.parent), source)
+            yield option.key, Given(coerce(option, value, source, path.parent), source)
 
 
 def _unknown(role: Role, part: str, name: str) -> str:
@@ -199,7 +186,7 @@ def _from_module(role: Role, environ: Mapping[str, str], path: Given | None) -> 
         constant = next((c for c in option.constants if hasattr(module, c)), None)
         if constant:
             source = f"module {name}, {constant}"
-            value = _coerce(option, getattr(module, constant), source, Path.cwd())
+            value = coerce(option, getattr(module, constant), source, Path.cwd())
             given[option.key] = Given(value, source)
     return given
 
@@ -210,7 +197,7 @@ def _from_environ(role: Role, environ: Mapping[str, str]) -> dict[str, Given]:
         variable = next((v for v in option.variables(role) if _is_set(option, environ.get(v))), None)
         if variable:
             source = f"environment {variable}"
-            value = _coerce(option, environ[variable], source, Path.cwd())
+            value = coerce(option, environ[variable], source, Path.cwd())
             given[option.key] = Given(value, source)
     return given
 
@@ -218,109 +205,6 @@ def _from_environ(role: Role, environ: Mapping[str, str]) -> dict[str, Given]:
 def _is_set(option: Option, text: str | None) -> bool:
     """An empty variable is as good as none, but where emptiness says something."""
     return bool(text) or (text is not None and option.spec.empty is not None)
-
-
-# --- one value -------------------------------------------------------------------------------------------
-
-
-def _coerce(option: Option, value: object, source: str, folder: Path) -> Any:
-    try:
-        return _value_of(option, value, folder)
-    except (ValueError, TypeError, LookupError, OverflowError):
-        shown = repr(value) if len(repr(value)) <= 80 else f"{repr(value)[:77]}..."
-        raise ConfigError(f"{source}: {option.key} must be {allowed(option)}, not {shown}") from None
-
-
-def _value_of(option: Option, value: object, folder: Path) -> Any:
-    if value == "" and option.spec.empty is not None:
-        return option.spec.empty
-    if option.kind is tuple:
-        return _texts(option, value)
-    if option.kind is Path:
-        return _path(option, value, folder)
-    if option.kind is bool:
-        return _TEXT_OF_BOOL[value.lower()] if isinstance(value, str) else _typed(value, bool)
-    if option.kind is str:
-        return _text(option, value)
-    return _bounded(option, value)
-
-
-def _typed(value: object, kind: type | UnionType) -> Any:
-    # bool is an int for Python, but `port = true` is a mistake.
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise TypeError
-    return value
-
-
-def _text(option: Option, value: object) -> str:
-    text: str = _typed(value, str)
-    if not re.fullmatch(option.spec.pattern, text):
-        raise ValueError
-    return text
-
-
-def _texts(option: Option, value: object) -> tuple[str, ...]:
-    parts = (
-        value.split(",") if isinstance(value, str) else list(value) if isinstance(value, list | tuple) else []
-    )
-    texts = tuple(_text(option, part.strip() if isinstance(part, str) else part) for part in parts)
-    if not texts:
-        raise ValueError
-    for text in texts:
-        parse_address(text)
-    return texts
-
-
-def _path(option: Option, value: object, folder: Path) -> Path:
-    """A relative path starts from the folder of the file that it stands in, or from the current one."""
-    path = value if isinstance(value, Path) else Path(_typed(value, str))
-    if value == "" or "\0" in str(path):
-        raise ValueError
-    return path if option.spec.base else (folder / path).absolute()
-
-
-def _bounded(option: Option, value: object) -> int | float:
-    number = _number(option, value) if isinstance(value, str) else value
-    number = _typed(number, int) if option.kind is int else float(_typed(number, int | float))
-    low, high = option.spec.low, option.spec.high
-    if (
-        not math.isfinite(number)
-        or (low is not None and number < low)
-        or (high is not None and number > high)
-    ):
-        raise ValueError
-    return number
-
-
-def _number(option: Option, text: str) -> int | float:
-    if option.kind is float:
-        return float(text)
-    if option.spec.unit == "octal":
-        return int(text, 8)
-    found = _SIZE.fullmatch(text.strip()) if option.spec.unit == "bytes" else None
-    return int(found[1]) * _UNITS[found[2].lower()] if found else int(text)
-
-
-def allowed(option: Option) -> str:
-    """What a value may be, in words that follow "must be"."""
-    if option.kind is tuple:
-        return f"a list, each item {option.spec.allowed}"
-    if option.kind is Path:
-        return "a path"
-    if option.kind is bool:
-        return "true or false (1 or 0)"
-    words = option.spec.allowed if option.kind is str else _number_in_words(option)
-    return f"{words}, or empty" if option.spec.empty is not None else words
-
-
-def _number_in_words(option: Option) -> str:
-    show = oct if option.spec.unit == "octal" else "{:,.15g}".format
-    kind = "a whole number" if option.kind is int else "a number"
-    unit = {"s": " seconds", "bytes": " bytes"}.get(option.spec.unit, "")
-    low, high = option.spec.low, option.spec.high
-    if high is None:
-        return f"{kind} of {show(low)}{unit} or more"  # type: ignore[arg-type]
-    return f"{kind} from {show(low)} to {show(high)}{unit}"  # type: ignore[arg-type]
 
 
 # --- values that must fit each other ---------------------------------------------------------------------

@@ -1,0 +1,50 @@
+"""What the service manager is told: READY, STATUS, WATCHDOG and STOPPING."""
+
+from __future__ import annotations
+
+import os
+
+from sdnotify import SystemdNotifier  # type: ignore[import-untyped]
+
+
+class Notifier:
+    """One a process. Does nothing where nobody listens (no NOTIFY_SOCKET); never fails, never waits."""
+
+    def __init__(self) -> None:
+        self._watchdog_interval = _watchdog_interval()
+        self._notifier = SystemdNotifier()
+        if self._notifier.socket is not None:
+            # A service manager that reads nothing must not stop an event loop.
+            self._notifier.socket.setblocking(False)
+
+    def ready(self, status: str = "") -> None:
+        """Serving from now on."""
+        self._notifier.notify("READY=1" + (f"\nSTATUS={_line(status)}" if status else ""))
+
+    def status(self, text: str) -> None:
+        """One line for `systemctl status`."""
+        self._notifier.notify(f"STATUS={_line(text)}")
+
+    def stopping(self) -> None:
+        self._notifier.notify("STOPPING=1")
+
+    @property
+    def watchdog_interval(self) -> float | None:
+        """Seconds between two calls of `trigger_watchdog` (half of what is allowed); None when off."""
+        return self._watchdog_interval
+
+    def trigger_watchdog(self) -> None:
+        """Say that this process is alive. Call it from what would stand still if it were not."""
+        self._notifier.notify("WATCHDOG=1")
+
+
+def _line(text: str) -> str:
+    """systemd reads UTF-8; the library encodes as Latin-1, which gives back these very bytes."""
+    return " ".join(text.split()).encode("utf-8", "replace").decode("latin-1")
+
+
+def _watchdog_interval() -> float | None:
+    usec, pid = os.environ.get("WATCHDOG_USEC", ""), os.environ.get("WATCHDOG_PID", "")
+    if not usec.isdecimal() or int(usec) == 0 or (pid and pid != str(os.getpid())):
+        return None
+    return int(usec) / 2_000_000
