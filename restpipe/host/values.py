@@ -22,7 +22,7 @@ _UNITS = {"": 1, "kib": KIB, "mib": MIB, "gib": GIB}
 
 
 def coerce(option: Option, value: object, source: str, folder: Path) -> Any:
-    """`value` as the option wants it; relative paths start from `folder`. ConfigError naming `source` if wrong."""
+    """`value` as the option wants it; a relative path starts from `folder`. ConfigError names `source`."""
     try:
         return _value_of(option, value, folder)
     except (ValueError, TypeError, LookupError, OverflowError):
