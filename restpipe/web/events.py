@@ -1,0 +1,72 @@
+"""From the head of an HTTP request to the event that it asks for. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from restpipe.protocol.schema_pb2 import Event
+from restpipe.web.paths import Destination
+from restpipe.web.responses import HOP_BY_HOP
+
+VERBS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+_LEFT_OUT = frozenset(
+    # Host names the near end of the pipe, and the length travels in a field of its own.
+    {name.encode() for name in HOP_BY_HOP} | {b"host", b"content-length", b"expect"}
+) - {b"connection"}
+
+
+class Request(NamedTuple):
+    """An event, and what its headers ask of the web worker itself."""
+
+    event: Event
+    prefer: list[str]
+    has_key: bool
+    """The caller gave an Idempotency-Key: the far end can tell when it runs twice."""
+
+
+def of_request(
+    event_id: bytes,
+    verb: str,
+    destination: Destination,
+    fields: Iterable[tuple[bytes, bytes]],
+    length: int | None,
+) -> Request:
+    """Builds the event. `fields` have lower-case names; all that are meant for the far end go with it."""
+    event = Event(id=event_id, verb=verb, target=destination.target, to=destination.to)
+    if length is not None:
+        event.body_length = length
+    prefer: list[str] = []
+    connection: list[str] = []
+    key = False
+    for name, raw in fields:
+        if name in _LEFT_OUT:
+            continue
+        value = raw.decode("latin-1").strip()
+        if name == b"content-type":
+            event.content_type = value
+        elif name == b"traceparent":
+            event.traceparent = value
+        elif name == b"tracestate":
+            event.tracestate = f"{event.tracestate},{value}" if event.tracestate else value
+        elif name == b"connection":
+            connection.append(value)
+        else:
+            event.headers.add(name=name.decode("ascii"), value=value)
+            if name == b"prefer":
+                prefer.append(value)
+            elif name == b"idempotency-key":
+                key = True
+    if connection:
+        _drop_listed(event, connection)
+    return Request(event, prefer, key)
+
+
+def _drop_listed(event: Event, connection: list[str]) -> None:
+    """Headers that Connection names are meant for this hop only (RFC 9110, section 7.6.1)."""
+    listed = {token.strip().lower() for token in ",".join(connection).split(",")}
+    kept = [header for header in event.headers if header.name not in listed]
+    if len(kept) < len(event.headers):
+        del event.headers[:]
+        event.headers.extend(kept)

@@ -1,0 +1,141 @@
+"""From a reply, or from a failure, to an HTTP response. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, NamedTuple
+
+from restpipe.errors import PROBLEMS, Code, Delivered, Problem, StreamReset
+from restpipe.protocol.schema_pb2 import Reply
+
+PROBLEM_TYPE = "application/problem+json"
+TYPE_PREFIX = "urn:restpipe:problem:"
+RETURN_CODE = "x-event-return-code"
+
+UNKNOWN_PATH = Problem("unknown-path", 404, "There is nothing at this path")
+UNKNOWN_VERB = Problem("unknown-verb", 501, "This verb is not served")
+MALFORMED = Problem("bad-request", 400, "The request cannot be understood")
+HEAD_TOO_LARGE = Problem("head-too-large", 431, "The request's headers are too large")
+UNKNOWN_CODING = Problem("unknown-coding", 501, "This transfer coding is not served")
+INTERNAL = Problem("internal", 500, "The web worker failed")
+GIVEN_UP = Problem("given-up", 502, "The event was given up inside the pipe")
+
+RETRY_AFTER_S = {Code.UNREACHABLE: 5}
+SHORT_RETRY_S = 1
+
+BODILESS = frozenset({204, 205, 304})
+
+_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+_OURS = HOP_BY_HOP | {"content-length", "content-type", "date", "server", RETURN_CODE}
+"""What a handler's own headers cannot set: RestPipe and the web server do."""
+
+Headers = list[tuple[str, str]]
+
+
+class BadReply(ValueError):
+    """What a handler answered cannot be said in HTTP."""
+
+
+class Document(NamedTuple):
+    """A problem as it goes to the caller."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+
+class Head(NamedTuple):
+    """Everything of a response that comes before its body."""
+
+    status: int
+    headers: Headers
+
+
+def of_failure(reset: StreamReset, event_id: bytes = b"") -> Document:
+    """The problem document of an event that came to its end without a reply."""
+    problem = PROBLEMS.get(reset.code, GIVEN_UP)
+    retry_after_s = RETRY_AFTER_S.get(reset.code, SHORT_RETRY_S)
+    more: dict[str, Any] = {"names": list(reset.names)} if reset.names else {}
+    return of_problem(problem, reset.detail, reset.delivered, event_id, retry_after_s=retry_after_s, **more)
+
+
+def of_problem(
+    problem: Problem,
+    detail: str = "",
+    delivered: Delivered = Delivered.NO,
+    event_id: bytes = b"",
+    *,
+    retry_after_s: int = SHORT_RETRY_S,
+    **more: Any,
+) -> Document:
+    """A problem document (RFC 9457); `more` are further members of it."""
+    members: dict[str, Any] = {
+        "type": TYPE_PREFIX + problem.slug,
+        "title": problem.title,
+        "status": problem.status,
+        "detail": detail or problem.title,
+        "delivered": delivered.name.lower(),
+    }
+    if event_id:
+        members["event_id"] = event_id.hex()
+    headers = [("content-type", PROBLEM_TYPE)]
+    if problem.status == 503:
+        headers.append(("retry-after", str(retry_after_s)))
+    return Document(problem.status, headers, json.dumps(members | more).encode())
+
+
+def of_reply(reply: Reply) -> Head:
+    """Status and headers of a handler's reply. `BadReply` when they cannot be said in HTTP.
+
+    Nothing that a handler writes can end a header early or forge one of RestPipe's own: hop-by-hop headers
+    and those that RestPipe sets are left out, anything else that is malformed makes the whole reply a fault.
+    """
+    status = reply.status or 200
+    if not 200 <= status <= 599:
+        raise BadReply(f"the handler answered with HTTP status {status}")
+    headers = [(RETURN_CODE, str(reply.code))]
+    if reply.content_type:
+        headers.append(("content-type", _checked("content-type", reply.content_type)))
+    if reply.headers:
+        headers += _passed_on(reply)
+    if reply.HasField("body_length") and status not in BODILESS:
+        headers.append(("content-length", str(reply.body_length)))
+    return Head(status, headers)
+
+
+def _passed_on(reply: Reply) -> Headers:
+    listed = {
+        token.strip().lower()
+        for header in reply.headers
+        if header.name.lower() == "connection"
+        for token in header.value.split(",")
+    }
+    return [
+        (name, _checked(name, header.value))
+        for header in reply.headers
+        if (name := header.name.lower()) not in _OURS and name not in listed
+    ]
+
+
+def _checked(name: str, value: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise BadReply(f"the handler answered with a header whose name is no token: {name[:100]!r}")
+    if not _VALUE.fullmatch(value):
+        raise BadReply(f"the handler answered with a header {name!r} whose value HTTP cannot carry")
+    # Older HTTP servers refuse a tab where the standard allows one.
+    return value.replace("\t", " ").strip()

@@ -1,0 +1,155 @@
+"""`restpipe web`: gunicorn in this process, its workers on one Unix socket, each with its own link."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import math
+import os
+import socket
+import stat
+from pathlib import Path
+from typing import Any
+
+from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
+from gunicorn.glogging import Logger  # type: ignore[import-untyped]
+
+from restpipe.errors import ConfigError
+from restpipe.host import logs
+from restpipe.host.config import Config
+from restpipe.host.notify import Notifier
+from restpipe.host.stats import Stats
+from restpipe.protocol.schema_pb2 import ROLE_WEB
+from restpipe.transport.local import DaemonLink
+from restpipe.web import app
+from restpipe.web.app import Asgi, Scope
+
+HANG_TIMEOUT_S = 30
+"""A worker whose loop stands still for as long is killed."""
+KEEP_ALIVE_S = 5
+BACKLOG = 2048
+UMASK = 0o117
+"""The socket is for its owner and group: whoever may connect may send events."""
+
+_log = logging.getLogger(__name__)
+
+
+def main(config: Config) -> int:
+    """Serves until SIGTERM or SIGINT; returns the exit status."""
+    logs.configure(config.log, process="web")
+    notifier = Notifier()
+    # gunicorn would say READY before any worker serves.
+    os.environ.pop("NOTIFY_SOCKET", None)
+    path = config.sockets.web
+    if "LISTEN_FDS" not in os.environ:
+        _make_way(path)
+    try:
+        Server(config, notifier).run()
+    except SystemExit as ending:
+        return ending.code if isinstance(ending.code, int) else 1
+    return 0
+
+
+def _make_way(path: Path) -> None:
+    """gunicorn replaces a stale socket by itself, but one that is in use as well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        return
+    if not stat.S_ISSOCK(path.stat().st_mode):
+        raise ConfigError(f"{path} is in the way: it is no socket")
+    with socket.socket(socket.AF_UNIX) as probe:
+        if probe.connect_ex(str(path)) not in (errno.ECONNREFUSED, errno.ENOENT):
+            raise ConfigError(f"another process serves on {path} already")
+
+
+class Server(BaseApplication):  # type: ignore[misc]
+    """gunicorn, configured by the restpipe configuration alone."""
+
+    def __init__(self, config: Config, notifier: Notifier) -> None:
+        self._config = config
+        self._notifier = notifier
+        super().__init__()
+
+    def load_config(self) -> None:
+        for name, value in self._settings().items():
+            # Versions differ in what can be set.
+            if name in self.cfg.settings:
+                self.cfg.set(name, value)
+
+    def _settings(self) -> dict[str, Any]:
+        config = self._config
+        return {
+            "bind": f"unix:{config.sockets.web}",
+            "umask": UMASK,
+            "workers": config.web.workers,
+            # By name, and imported late: the arbiter needs nothing of it.
+            "worker_class": "restpipe.web.worker.Worker",
+            "timeout": HANG_TIMEOUT_S,
+            "graceful_timeout": math.ceil(config.pipe.drain_timeout_s) + 1,
+            "keepalive": KEEP_ALIVE_S,
+            "backlog": BACKLOG,
+            "preload_app": False,
+            "loglevel": "debug" if config.log.debug else "info",
+            "logger_class": RootLogger,
+            "proc_name": f"restpipe-web-{config.role.value}",
+            "forwarded_allow_ips": "",
+            # A socket at one path a user, where two roles would meet.
+            "control_socket_disable": True,
+            "on_exit": self._on_exit,
+        }
+
+    def _on_exit(self, _arbiter: object) -> None:
+        self._notifier.stopping()
+
+    def load(self) -> Asgi:
+        """Called in each worker, after the fork."""
+        config = self._config
+        link = DaemonLink(str(config.sockets.events), ROLE_WEB)
+        stats = Stats(config.statsd)
+        service = WorkerService(link, stats, self._notifier, config.pipe.drain_timeout_s)
+        return app.build(config.role, config.web, link, stats, service)
+
+
+class RootLogger(Logger):  # type: ignore[misc]
+    """Leaves gunicorn's lines to the process's own log."""
+
+    def setup(self, cfg: Any) -> None:
+        self.cfg = cfg
+        self.error_log.propagate = True
+        self.error_log.handlers = []
+        self.error_log.setLevel(logging.DEBUG if cfg.loglevel == "debug" else logging.INFO)
+        self.access_log.propagate = False
+        self.access_log.handlers = []
+
+
+class WorkerService:
+    """What runs beside the requests in a worker: Falcon middleware for the ASGI lifespan."""
+
+    def __init__(self, link: DaemonLink, stats: Stats, notifier: Notifier, drain_timeout_s: float) -> None:
+        self._link = link
+        self._stats = stats
+        self._notifier = notifier
+        self._drain_timeout_s = drain_timeout_s
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def process_startup(self, scope: Scope, event: dict[str, Any]) -> None:
+        """Serving from now on: requests wait for the link."""
+        self._tasks = [
+            asyncio.create_task(part) for part in (self._link.run(), self._stats.run(), self._keep_watch())
+        ]
+        self._notifier.ready("serving")
+
+    async def process_shutdown(self, scope: Scope, event: dict[str, Any]) -> None:
+        """After the last response."""
+        await self._link.drain(self._drain_timeout_s)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _keep_watch(self) -> None:
+        """Tells the service manager that this loop turns; gunicorn watches over the other workers'."""
+        interval_s = self._notifier.watchdog_interval
+        while interval_s is not None:
+            self._notifier.trigger_watchdog()
+            await asyncio.sleep(interval_s)
