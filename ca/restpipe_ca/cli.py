@@ -60,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _complain(text: str) -> None:
-    click.echo(f"restpipe-ca: {' '.join(text.split())}", err=True)
+    line = " ".join(text.split()).encode(errors="backslashreplace").decode()
+    click.echo(f"restpipe-ca: {line}", err=True)
 
 
 class _Desk:
@@ -337,7 +338,7 @@ def show(desk: _Desk, name: str, role: Role | None, as_json: bool, as_pem: bool)
 
 @cli.command()
 @click.argument("file", required=False)
-@click.option("--as", "role", type=click.Choice(list(Role)), help="Good for use as this.")
+@click.option("--as", "role", type=click.Choice([role.value for role in Role]), help="Good for use as this.")
 @_as_json
 @_pass_desk
 def verify(desk: _Desk, file: str | None, role: str | None, as_json: bool) -> None:

@@ -16,7 +16,7 @@ from restpipe_ca.authority import Authority, Revocation
 from restpipe_ca.bundle import Bundle
 from restpipe_ca.delivery import Destination
 from restpipe_ca.errors import CaError
-from restpipe_ca.profiles import Role
+from restpipe_ca.profiles import PublicKey, Role
 from restpipe_ca.store import DIRECTORY_MODE, INDEX, KEY, MODES, Record, Store
 
 NOWHERE = Destination()
@@ -78,7 +78,7 @@ def issue(
         waiting = _waiting(store, role, names[0])
         if waiting is None or authority.names(waiting.certificate) != names:
             _refuse_standing(store, role, names[0], now, "renew it, or revoke it first")
-            to.check(new_key=True)
+            to.prepare(None)
             waiting = _with_new_key(store, ca, role, names, dial, now, days)
         return _deliver(store, waiting, dial, to)
 
@@ -107,10 +107,8 @@ def sign(
             _refuse_standing(
                 store, role, names[0], now, "if this is the same host with a new key, add --again"
             )
-        to.check(new_key=False)
-        certificate = ca.issue(key, role, names, now, days)
-        _add(store, Record(names[0], role, certificate))
-        return _deliver(store, Bundle(names[0], role, dial, certificate, ca.certificate), dial, to)
+        to.prepare(key)
+        return _deliver(store, _with_key(store, ca, key, role, names, dial, now, days), dial, to)
 
 
 def renew(
@@ -127,19 +125,17 @@ def renew(
 ) -> Bundle:
     """Sign a newer certificate for the same names, and the same key or a new one. The older stays good."""
     with store.writing():
-        to.check(new_key=new_key)
-        waiting = _waiting(store, role, name)
-        if waiting is not None:
-            return _deliver(store, waiting, dial, to)
-        old = _newest(store, role, name)
-        names = profiles.check_names(role, authority.names(old.certificate))
-        if new_key:
+        fresh = _waiting(store, role, name)
+        if fresh is not None:
+            return _deliver(store, fresh, dial, to)
+        old = _newest(store, role, name).certificate
+        names = profiles.check_names(role, authority.names(old))
+        key = None if new_key else profiles.check_public_key(old.public_key())
+        to.prepare(key)
+        if key is None:
             fresh = _with_new_key(store, ca, role, names, dial, now, days)
         else:
-            key = profiles.check_public_key(old.certificate.public_key())
-            certificate = ca.issue(key, role, names, now, days)
-            _add(store, Record(name, role, certificate))
-            fresh = Bundle(name, role, dial, certificate, ca.certificate)
+            fresh = _with_key(store, ca, key, role, names, dial, now, days)
         return _deliver(store, fresh, dial, to)
 
 
@@ -237,7 +233,8 @@ def faults(store: Store, now: datetime, passphrase: bytes | None = None) -> list
         ca = store.certificate()
         found = _faults_of_ca(store, ca, now, passphrase)
         found += _faults_of_list(store, now)
-        return found + _faults_of_records(store.records(), ca)
+        found += _faults_of_records(store.records(), ca)
+        return found + [_waits(record) for record in store.records() if store.pending(record)]
     except CaError as error:
         return [str(error)]
 
@@ -283,6 +280,21 @@ def create_pipe(
         to = Destination(pem_directory=directory / names[0])
         issue(store, ca, role, names, dial=bundle.check_dial(servers[0][0]), now=now, days=days, to=to)
     return store
+
+
+def _with_key(
+    store: Store,
+    ca: Authority,
+    key: PublicKey,
+    role: Role,
+    names: Sequence[str],
+    dial: str,
+    now: datetime,
+    days: int,
+) -> Bundle:
+    certificate = ca.issue(key, role, names, now, days)
+    _add(store, Record(names[0], role, certificate))
+    return Bundle(names[0], role, dial, certificate, ca.certificate)
 
 
 def _with_new_key(
@@ -393,6 +405,10 @@ def _faults_of_records(records: Sequence[Record], ca: x509.Certificate) -> list[
     if len({record.serial for record in records}) != len(records):
         found.append("index.json: a serial number occurs twice")
     return found
+
+
+def _waits(record: Record) -> str:
+    return f"a bundle of {record.role} {record.name} waits to be delivered: run restpipe-ca issue again"
 
 
 def _faults_of_use(leaf: x509.Certificate, role: Role | None) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from restpipe_ca import authority, files
 from restpipe_ca.bundle import Bundle, pem
 from restpipe_ca.errors import CaError
+from restpipe_ca.profiles import PublicKey
 
 KEY, CERTIFICATE, CA, CRL = "key.pem", "certificate.pem", "ca.pem", "crl.pem"
 SECRET_MODE, PUBLIC_MODE = 0o600, 0o644
@@ -23,19 +25,21 @@ class Destination:
     bundle: Path | None = None
     pem_directory: Path | None = None
 
-    def check(self, *, new_key: bool) -> None:
-        """CaError for what can be known before a certificate is signed."""
+    def prepare(self, key: PublicKey | None) -> None:
+        """Make the folder, and raise CaError for all that can be known before a certificate is signed.
+
+        `key` is the one to be certified, None where a new one will be made.
+        """
         if self.bundle is not None:
-            if not self.bundle.parent.is_dir():
-                raise CaError(f"{self.bundle.parent}: there is no such folder")
-            if self.bundle.is_symlink() or self.bundle.exists():
+            if _stands(self.bundle):
                 raise CaError(
                     f"{self.bundle} exists and is not overwritten: move it away or give another --out"
                 )
-        if new_key and self.pem_directory is not None:
-            key = self.pem_directory / KEY
-            if key.is_symlink() or key.exists():
-                raise CaError(f"{key} exists, and a key is never overwritten")
+            _check_writable(self.bundle.parent)
+        if self.pem_directory is not None:
+            files.make_directory(self.pem_directory, 0o700)
+            _check_writable(self.pem_directory)
+            _check_key(self.pem_directory / KEY, key)
 
     def deliver(self, bundle: Bundle, revocation_list: x509.CertificateRevocationList) -> None:
         """Write. Each file is whole or absent, and a private key comes last."""
@@ -48,8 +52,6 @@ class Destination:
 
 def _deliver_pem(directory: Path, bundle: Bundle, revocation_list: x509.CertificateRevocationList) -> None:
     files.make_directory(directory, 0o700)
-    if bundle.key is None:
-        _check_key(directory / KEY, bundle.certificate)
     public = {
         CERTIFICATE: pem(bundle.certificate),
         CA: pem(bundle.ca),
@@ -70,13 +72,27 @@ def _create(path: Path, data: bytes, *, inherit_owner: bool) -> None:
             raise CaError(f"{path} exists and is not overwritten") from None
 
 
-def _check_key(path: Path, certificate: x509.Certificate) -> None:
-    # A key that is not there, or is encrypted, cannot tell.
-    try:
-        key = serialization.load_pem_private_key(path.read_bytes(), None)
-    except (FileNotFoundError, TypeError):
+def _stands(path: Path) -> bool:
+    return path.is_symlink() or path.exists()
+
+
+def _check_writable(directory: Path) -> None:
+    if not directory.is_dir():
+        raise CaError(f"{directory}: there is no such folder")
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise CaError(f"{directory}: you may not write there")
+
+
+def _check_key(path: Path, key: PublicKey | None) -> None:
+    if not _stands(path):
         return
+    if key is None:
+        raise CaError(f"{path} exists, and a key is never overwritten")
+    try:
+        standing = serialization.load_pem_private_key(path.read_bytes(), None).public_key()
+    except TypeError:
+        return  # It is encrypted: nobody can tell.
     except ValueError:
         raise CaError(f"{path} is not a private key") from None
-    if authority.public_bytes(key.public_key()) != authority.public_bytes(certificate.public_key()):
-        raise CaError(f"{path} is not the key of this certificate")
+    if authority.public_bytes(standing) != authority.public_bytes(key):
+        raise CaError(f"{path} is another key than the certificate's")
