@@ -27,6 +27,7 @@ SOFTWARE = f"restpipe/{__version__}"
 ACK_EVERY_FRAMES = 32
 ACK_EVERY_BYTES = 65536
 DEAD_AFTER_INTERVALS = 2
+"""Heartbeats in which nothing at all was heard: the other side is given up."""
 
 
 class Side(enum.Enum):
@@ -39,7 +40,10 @@ class Side(enum.Enum):
 class Connection:
     """State of one link from its first byte to its last."""
 
-    def __init__(self, side: Side, *, heartbeat_s: float, handshake_s: float, now: float) -> None:
+    def __init__(
+        self, side: Side, *, heartbeat_s: float, handshake_s: float, now: float, dead_s: float = 0.0
+    ) -> None:
+        """Pings each `heartbeat_s`; gives up after `dead_s` of silence, by default two heartbeats."""
         self.side = side
         self.session: Session | None = None
         """None until the handshake is over."""
@@ -49,13 +53,15 @@ class Connection:
         """The other side has said GOAWAY: it takes no new streams."""
         self.round_trip_s: float | None = None
         """Time between the last PING and its PONG."""
+        self.pinged_at: float | None = None
+        """When the first PING left that is not answered yet."""
         self._decoder = FrameDecoder()
         self._control: list[bytes] = []
         self._heartbeat_s = heartbeat_s
+        self._dead_s = dead_s or DEAD_AFTER_INTERVALS * heartbeat_s
         self._handshake_ends = now + handshake_s
         self._heard_at = now
         self._ping_at = now + heartbeat_s
-        self._pinged_at: float | None = None
         self._acknowledged = 0
         self._unacknowledged_bytes = 0
         self._buffer_size = 0
@@ -180,9 +186,9 @@ class Connection:
                 self._control.append(self._count_frame(Kind.PONG, session))
             case Kind.PONG:
                 session.acknowledge(frames.decode_count(frame))
-                if self._pinged_at is not None:
-                    self.round_trip_s = now - self._pinged_at
-                    self._pinged_at = None
+                if self.pinged_at is not None:
+                    self.round_trip_s = now - self.pinged_at
+                    self.pinged_at = None
                 return True
             case Kind.GOAWAY:
                 self.peer_goes = True
@@ -245,12 +251,12 @@ class Connection:
         if now - self.next_tick > self._heartbeat_s / 2:
             # This process itself was stopped or starved: what the peer sent meanwhile is still unread.
             self._heard_at = now
-        dead_at = self._heard_at + DEAD_AFTER_INTERVALS * self._heartbeat_s
+        dead_at = self._heard_at + self._dead_s
         if now >= dead_at:
             raise ProtocolError(Code.HEARTBEAT, f"nothing heard for {now - self._heard_at:.1f} s")
         if now >= self._ping_at:
             self._control.append(self._count_frame(Kind.PING, session))
-            self._pinged_at = now
+            self.pinged_at = self.pinged_at or now
             self._ping_at = now + self._heartbeat_s
         self.next_tick = min(self._ping_at, dead_at)
 
@@ -258,7 +264,7 @@ class Connection:
         """Asks for a sign of life out of turn."""
         if self.session is not None:
             self._control.append(self._count_frame(Kind.PING, self.session))
-            self._pinged_at = now
+            self.pinged_at = now
 
 
 def new_session_id() -> bytes:

@@ -1,4 +1,7 @@
-"""Streams of one link: who is sent next, and how much each may still send."""
+"""Streams of one link: who is sent next, and how much each may still send.
+
+Credit is counted in body bytes, and 16 more for each DATA frame: many tiny frames cost memory too.
+"""
 
 from __future__ import annotations
 
@@ -15,64 +18,78 @@ MAX_CREDIT = 1 << 20
 _OPENING = frozenset((Kind.EVENT, Kind.ORIGIN))
 
 
+class _Line:
+    """The frames of one stream that wait, and their bytes."""
+
+    __slots__ = ("frames", "size")
+
+    def __init__(self, frame: bytes) -> None:
+        self.frames = deque((frame,))
+        self.size = len(frame)
+
+
 class SendQueue:
     """Encoded frames that wait to be sent: one of each stream in turn, so that none stands before another."""
 
     def __init__(self) -> None:
-        self._queues: dict[int, deque[bytes]] = {}
+        self._lines: dict[int, _Line] = {}
         self._turns: deque[int] = deque()
         self.size = 0
         """Bytes that wait."""
 
     def __bool__(self) -> bool:
-        return bool(self._queues)
+        return bool(self._lines)
 
     def push(self, stream: int, frame: bytes) -> None:
         """Puts a frame behind the others of its stream."""
-        queue = self._queues.get(stream)
-        if queue is None:
-            self._queues[stream] = deque((frame,))
+        size = len(frame)
+        self.size += size
+        line = self._lines.get(stream)
+        if line is None:
+            self._lines[stream] = _Line(frame)
             self._turns.append(stream)
         else:
-            queue.append(frame)
-        self.size += len(frame)
+            line.frames.append(frame)
+            line.size += size
 
     def take(self, budget: int) -> list[bytes]:
         """Removes frames worth about `budget` bytes: whole frames, the last of which may pass it."""
-        queues, turns = self._queues, self._turns
+        lines, turns = self._lines, self._turns
         taken: list[bytes] = []
         while turns and budget > 0:
             stream = turns.popleft()
-            queue = queues.get(stream)
-            if queue is None:  # dropped since it got its turn
+            line = lines.get(stream)
+            if line is None:  # dropped since it got its turn
                 continue
-            frame = queue.popleft()
+            frame = line.frames.popleft()
             taken.append(frame)
             size = len(frame)
             budget -= size
             self.size -= size
-            if queue:
+            line.size -= size
+            if line.frames:
                 turns.append(stream)
             else:
-                del queues[stream]
+                del lines[stream]
         return taken
 
     def drop(self, stream: int) -> bool:
         """Removes a stream's frames. True when the first was among them: the other side never saw it."""
-        queue = self._queues.pop(stream, None)
-        if queue is None:
-            return False
-        self.size -= sum(map(len, queue))
-        return queue[0][0] in _OPENING
+        opening = self.holds_opening(stream)
+        line = self._lines.pop(stream, None)
+        if line is not None:
+            self.size -= line.size
+        return opening
 
     def holds_opening(self, stream: int) -> bool:
         """Whether the frame that opens this stream still waits here."""
-        queue = self._queues.get(stream)
-        return queue is not None and queue[0][0] in _OPENING
+        line = self._lines.get(stream)
+        return line is not None and line.frames[0][0] in _OPENING
 
     def waiting(self, stream: int) -> int:
         """Bytes of one stream that wait."""
-        return sum(map(len, self._queues.get(stream, ())))
+        line = self._lines.get(stream)
+        return 0 if line is None else line.size
 
 
 class SendCredit:

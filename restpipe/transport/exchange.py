@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from restpipe.errors import Code, Delivered, ProtocolError, StreamReset
 from restpipe.protocol import frames
-from restpipe.protocol.frames import END, MAX_BODY, Frame, Kind
+from restpipe.protocol.frames import END, HEADER_SIZE, MAX_BODY, Frame, Kind
 from restpipe.protocol.messages import encode_reset, read_message, read_reset
 from restpipe.protocol.schema_pb2 import Event, Origin, Reply
 from restpipe.protocol.session import Session
@@ -41,7 +41,8 @@ class Exchange:
         self._forget = forget
         self._send_credit = SendCredit()
         self._receive_credit = ReceiveCredit()
-        self._inbox: deque[bytes] = deque()
+        self._inbox: deque[tuple[bytes, int]] = deque()
+        """Pieces of body and what each costs of the credit."""
         self._all_in = False
         self._reply: Reply | None = None
         self._failure: StreamReset | None = None
@@ -70,11 +71,14 @@ class Exchange:
             if self._failure is not None:
                 raise self._failure
             await self._wait_to_read()
-        piece = self._inbox.popleft()
-        due = self._receive_credit.consume(len(piece))
+        piece, cost = self._inbox.popleft()
+        self._consume(cost)
+        return piece
+
+    def _consume(self, cost: int) -> None:
+        due = self._receive_credit.consume(cost)
         if due and not self._all_in and not self.closed:
             self._session.send(self._number, frames.encode_credit(Kind.WINDOW, self._number, due))
-        return piece
 
     async def _wait_to_read(self) -> None:
         self._reader = asyncio.get_running_loop().create_future()
@@ -97,13 +101,14 @@ class Exchange:
                 raise self._failure
             if self.closed:
                 return
-            size = min(len(rest), MAX_BODY, self._send_credit.available)
-            if rest and not size:
+            room = self._send_credit.available - HEADER_SIZE
+            if room < (1 if rest else 0):
                 await self._wait_for_credit()
                 continue
-            piece, rest = rest[:size], rest[size:]
+            piece, rest = rest[: min(room, MAX_BODY)], rest[min(room, MAX_BODY) :]
             ends = end and not rest
-            self._send(frames.encode(Kind.DATA, self._number, body=piece, flags=END if ends else 0), size)
+            frame = frames.encode(Kind.DATA, self._number, body=piece, flags=END if ends else 0)
+            self._send(frame, HEADER_SIZE + len(piece))
             if ends:
                 self._sent_all()
                 return
@@ -197,11 +202,14 @@ class Exchange:
         except ProtocolError as fault:
             self.reset(fault.code, fault.detail)
 
-    def receive_body(self, body: bytes, *, end: bool) -> None:
+    def receive_body(self, body: bytes, *, end: bool, overhead: int = 0) -> None:
         """Body bytes that came with whatever kind of frame."""
+        cost = len(body) + overhead
+        self._receive_credit.receive(cost)
         if body:
-            self._receive_credit.receive(len(body))
-            self._inbox.append(body)
+            self._inbox.append((body, cost))
+        elif cost:
+            self._consume(cost)
         if end:
             self._all_in = True
             if not self.answers:
@@ -212,7 +220,7 @@ class Exchange:
     def _receive(self, frame: Frame) -> None:
         match frame.kind:
             case Kind.DATA:
-                self.receive_body(frame.payload, end=frame.ends)
+                self.receive_body(frame.body, end=frame.ends, overhead=HEADER_SIZE)
             case Kind.WINDOW:
                 self._send_credit.grant(frames.decode_credit(frame))
                 self._wake_writer()

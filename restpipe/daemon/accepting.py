@@ -1,0 +1,155 @@
+"""The server's end of the pipe: clients come, prove who they are, and resume their sessions or begin them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import NamedTuple
+
+from restpipe.daemon.channel import Channel
+from restpipe.daemon.links import PeerLinks
+from restpipe.daemon.peers import Peer, PeerTable
+from restpipe.errors import Code, ProtocolError
+from restpipe.protocol.connection import Side, new_session_id
+from restpipe.protocol.frames import Frame, Kind
+from restpipe.protocol.messages import read_message
+from restpipe.protocol.schema_pb2 import ROLE_PIPE, Goaway, Hello
+from restpipe.protocol.session import Session
+from restpipe.transport.link import Link
+from restpipe.transport.tls import certificate_name
+
+CONFLICT_WAIT_S = 2.0
+"""How long the older of two links of one name has to prove that it is alive."""
+
+_log = logging.getLogger(__name__)
+
+
+class Contender(NamedTuple):
+    """A link that bears the name of a peer who seems to be here already."""
+
+    link: Link
+    hello: Hello
+    timer: asyncio.TimerHandle
+
+
+class Accepting:
+    """Owner of the links that came in by the pipe's port."""
+
+    def __init__(self, peers: PeerTable, links: PeerLinks, *, buffer_size: int, max_clients: int) -> None:
+        self._peers = peers
+        self._links = links
+        self._buffer_size = buffer_size
+        self._max_clients = max_clients
+        self._names: dict[Link, str] = {}
+        self._contenders: dict[Peer, Contender] = {}
+        self.conflicts = 0
+        """Connections refused because their name is connected from elsewhere."""
+
+    def link_made(self, link: Link) -> None:
+        transport = link.transport
+        certificate = transport.get_extra_info("peercert") if transport is not None else None
+        name = certificate_name(certificate)
+        if not name:
+            link.close(Code.HANDSHAKE, "the certificate bears no name")
+        elif len(self._names) >= self._max_clients:
+            link.close(Code.TOO_MANY_LINKS, f"{self._max_clients} clients are connected already")
+        self._names[link] = name
+
+    def frames_received(self, link: Link, received: list[Frame]) -> None:
+        peer = self._links.peer(link)
+        if peer is None:
+            self._greet(link, received[0])
+            return
+        if peer in self._contenders and any(frame.kind == Kind.PONG for frame in received):
+            self._refuse_contender(peer, link)
+        self._links.receive(link, peer, received)
+
+    def link_lost(self, link: Link, reason: str) -> None:
+        name = self._names.pop(link, "")
+        peer = self._links.peer(link)
+        if peer is None:
+            _log.warning(
+                "%s: %s left before the handshake: %s", link, name or "a client without a name", reason
+            )
+            return
+        self._links.lost(link, reason)
+        contender = self._contenders.pop(peer, None)
+        if contender is not None:
+            contender.timer.cancel()
+            self._accept_late(peer, contender)
+
+    def _greet(self, link: Link, frame: Frame) -> None:
+        if frame.kind == Kind.GOAWAY:
+            goaway = read_message(Goaway(), frame)
+            link.close(Code.SHUTDOWN, f"it went: {goaway.detail}")
+            return
+        hello = read_message(Hello(), frame)
+        if hello.role != ROLE_PIPE:
+            raise ProtocolError(Code.HANDSHAKE, "only pipe daemons talk to this port")
+        name = self._names[link]
+        peer = self._peers.add(name)
+        if peer is None:
+            link.close(Code.TOO_MANY_LINKS, "too many clients are known already")
+            return
+        older = self._links.link(peer)
+        if older is None or _same_session(peer, hello):
+            self._links.replace(peer, "the same client has connected anew")
+            self._accept(link, peer, hello)
+        else:
+            self._contend(peer, older, link, hello)
+
+    def _accept(self, link: Link, peer: Peer, hello: Hello) -> None:
+        if not _same_session(peer, hello):
+            self._links.forget_session(peer, f"{peer.name} began a new session")
+        channel = peer.channel or Channel(Session(new_session_id(), self._buffer_size), Side.LISTENER)
+        link.connection.accept(channel.session, hello, now=_now(), name=peer.name)
+        self._links.join(link, peer, channel)
+
+    # Two links with one name.
+
+    def _contend(self, peer: Peer, older: Link, link: Link, hello: Hello) -> None:
+        """A copied certificate must not swap in silently: the newer wins only if the older is dead."""
+        if peer in self._contenders:
+            link.close(Code.NAME_IN_USE, f"another connection already waits to be {peer.name}")
+            return
+        older.connection.ping(_now())
+        older.wake()
+        timer = asyncio.get_running_loop().call_later(CONFLICT_WAIT_S, self._older_is_dead, peer)
+        self._contenders[peer] = Contender(link, hello, timer)
+
+    def _refuse_contender(self, peer: Peer, older: Link) -> None:
+        contender = self._contenders.pop(peer)
+        contender.timer.cancel()
+        self.conflicts += 1
+        _log.error(
+            "%s wants to be %s, who is connected from %s and alive: refused; "
+            "two machines have the same certificate",
+            contender.link,
+            peer.name,
+            older,
+            extra={"peer": peer.name},
+        )
+        contender.link.close(Code.NAME_IN_USE, f"{peer.name} is connected from {older}")
+
+    def _older_is_dead(self, peer: Peer) -> None:
+        contender = self._contenders.pop(peer)
+        self._links.replace(peer, "it no longer answers, and the same name has connected anew")
+        self._accept_late(peer, contender)
+
+    def _accept_late(self, peer: Peer, contender: Contender) -> None:
+        """Outside of `frames_received`, where faults are not caught by the link."""
+        if contender.link.closing:
+            return
+        try:
+            self._accept(contender.link, peer, contender.hello)
+        except ProtocolError as error:
+            contender.link.close(error.code, error.detail)
+        contender.link.wake()
+
+
+def _same_session(peer: Peer, hello: Hello) -> bool:
+    return peer.channel is not None and hello.session == peer.channel.session.id
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

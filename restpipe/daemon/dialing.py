@@ -1,0 +1,167 @@
+"""The client's end of the pipe: dials the server, and dials again, for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import ssl
+import time
+from collections.abc import Callable, Sequence
+
+from restpipe.daemon.channel import Channel
+from restpipe.daemon.links import PeerLinks
+from restpipe.daemon.peers import Peer
+from restpipe.errors import Code
+from restpipe.host import stats as metrics
+from restpipe.host.config import Address, join_address
+from restpipe.host.stats import Stats
+from restpipe.protocol.connection import Connection, Side
+from restpipe.protocol.frames import Frame, Kind
+from restpipe.protocol.messages import read_message
+from restpipe.protocol.schema_pb2 import ROLE_PIPE, Goaway
+from restpipe.transport.backoff import Backoff
+from restpipe.transport.dialer import dial
+from restpipe.transport.link import Link
+from restpipe.transport.tls import handshake_failure
+
+_log = logging.getLogger(__name__)
+
+
+class Dialing:
+    """Owner of the one link to the server. `context` can be replaced at any time, for the next connection."""
+
+    def __init__(
+        self,
+        server: Peer,
+        links: PeerLinks,
+        stats: Stats,
+        *,
+        addresses: Sequence[Address],
+        server_name: str,
+        context: ssl.SSLContext,
+        make_connection: Callable[[Side], Connection],
+        backoff: Backoff,
+        buffer_size: int,
+        timeout_s: float,
+        failed: Callable[[int, float], None],
+    ) -> None:
+        self.context = context
+        self._server = server
+        self._links = links
+        self._stats = stats
+        self._addresses = itertools.cycle(addresses)
+        self._server_name = server_name
+        self._make_connection = make_connection
+        self._backoff = backoff
+        self._buffer_size = buffer_size
+        self._timeout_s = timeout_s
+        self._failed = failed
+        """Told of each failed attempt: how many in a row, and the Unix time of the last break (0: never)."""
+        self._over: asyncio.Future[None] | None = None
+        self._joined = False
+        self._broken_at = 0.0
+        self._reason = ""
+
+    @property
+    def attempts(self) -> int:
+        """Failures in a row."""
+        return self._backoff.attempts
+
+    @property
+    def broken_at(self) -> float:
+        """Unix time of the last break, 0 if there was none."""
+        return self._broken_at
+
+    async def run(self) -> None:
+        """Keeps the link up until cancelled."""
+        while True:
+            self._stats.tick(metrics.CONNECT_NEW)
+            if await self._connect(next(self._addresses)):
+                await self._hold()
+            else:
+                self._failed(self._backoff.attempts + 1, self._broken_at)
+            # A link that stood and then ended is dialed again at once; failures in a row are spread.
+            if not self._joined:
+                await asyncio.sleep(self._backoff.next_pause_s())
+
+    async def _connect(self, address: Address) -> bool:
+        loop = asyncio.get_running_loop()
+        self._over = loop.create_future()
+        self._joined = False
+        began = loop.time()
+        try:
+            await dial(
+                address.host,
+                address.port,
+                self.context,
+                lambda: Link(self._make_connection(Side.DIALER), self, loop),
+                server_name=self._server_name,
+                timeout_s=self._timeout_s,
+            )
+        except OSError as error:
+            self._report(address, handshake_failure(error))
+            return False
+        self._stats.timing(metrics.CONNECT_ATTEMPT_TIME, loop.time() - began)
+        return True
+
+    def _report(self, address: Address, reason: str) -> None:
+        """The same failure again is no news."""
+        level = logging.DEBUG if reason == self._reason else logging.WARNING
+        self._reason = reason
+        _log.log(level, "cannot connect to %s: %s", join_address(*address), reason)
+
+    async def _hold(self) -> None:
+        """Until the link is lost."""
+        if self._over is not None:
+            await self._over
+
+    # LinkOwner.
+
+    def link_made(self, link: Link) -> None:
+        channel = self._server.channel
+        link.connection.say_hello(
+            ROLE_PIPE, session=channel.session if channel else None, buffer_size=self._buffer_size
+        )
+
+    def frames_received(self, link: Link, received: list[Frame]) -> None:
+        if self._links.peer(link) is None:
+            self._welcome(link, received[0])
+        for frame in received:
+            if frame.kind == Kind.PONG:
+                self._heartbeat(link)
+        self._links.receive(link, self._server, received)
+
+    def link_lost(self, link: Link, reason: str) -> None:
+        if self._links.peer(link) is not None:
+            self._broken_at = time.time()
+            self._stats.tick(metrics.BROKEN)
+            if link.connection.pinged_at is not None:
+                self._stats.tick(metrics.HEARTBEAT_FAIL)
+            self._links.lost(link, reason)
+        else:
+            _log.warning("%s: the server closed before the handshake: %s", link, reason)
+            self._failed(self._backoff.attempts + 1, self._broken_at)
+        if self._over is not None and not self._over.done():
+            self._over.set_result(None)
+
+    def _welcome(self, link: Link, frame: Frame) -> None:
+        session = link.connection.session
+        if frame.kind == Kind.GOAWAY or session is None:
+            goaway = read_message(Goaway(), frame)
+            link.close(Code.SHUTDOWN, f"refused: {goaway.detail}")
+            return
+        if not link.connection.resumed:
+            self._links.forget_session(self._server, "the server began a new session")
+            self._server.channel = Channel(session, Side.DIALER)
+        self._joined = True
+        self._reason = ""
+        self._stats.tick(metrics.CONNECTED)
+        if self._server.channel is not None:
+            self._links.join(link, self._server, self._server.channel)
+        self._backoff.reset()
+
+    def _heartbeat(self, link: Link) -> None:
+        self._stats.tick(metrics.HEARTBEAT_SUCCESS)
+        if link.connection.round_trip_s is not None:
+            self._stats.timing(metrics.HEARTBEAT_TIME, link.connection.round_trip_s)

@@ -1,0 +1,111 @@
+"""Names: host names turned into addresses, and the client names that outlive this process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+
+from restpipe.daemon.peers import PeerTable, canonical_address
+
+LIFETIME_S = 30.0
+TIMEOUT_S = 5.0
+MAX_NAMES = 1024
+MAX_LOOKUPS = 64
+"""Names that are looked up at once; whoever comes then is told that there is no such client."""
+
+_log = logging.getLogger(__name__)
+
+Answer = Callable[[frozenset[str], float], None]
+
+
+class Resolver:
+    """Looks host names up in a thread, and remembers the answers for half a minute."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[str, tuple[float, frozenset[str]]] = OrderedDict()
+        self._under_way: dict[str, list[Answer]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def resolve(self, name: str, answer: Answer) -> None:
+        """Calls `answer` with the addresses of `name` (none where there are none) and the loop's time."""
+        loop = asyncio.get_running_loop()
+        until, addresses = self._known.get(name, (0.0, frozenset()))
+        if until > loop.time():
+            answer(addresses, loop.time())
+        elif name in self._under_way:
+            self._under_way[name].append(answer)
+        elif len(self._under_way) >= MAX_LOOKUPS:
+            answer(frozenset(), loop.time())
+        else:
+            self._under_way[name] = [answer]
+            task = loop.create_task(self._look_up(name))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _look_up(self, name: str) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                found = await loop.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+            addresses = frozenset(filter(None, (canonical_address(str(info[4][0])) for info in found)))
+        except (OSError, UnicodeError, TimeoutError):
+            addresses = frozenset()
+        self._known[name] = (loop.time() + LIFETIME_S, addresses)
+        if len(self._known) > MAX_NAMES:
+            self._known.popitem(last=False)
+        for answer in self._under_way.pop(name, ()):
+            answer(addresses, loop.time())
+
+
+class KnownClients:
+    """The names of clients seen, in a file, so that requests for them wait also after a restart."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / "clients.json"
+        self._written: dict[str, str] = {}
+
+    def load(self, peers: PeerTable) -> None:
+        """Puts those seen before into the table. A file that cannot be read is as good as none."""
+        try:
+            clients = json.loads(self._path.read_text())
+            known = {str(name): str(address) for name, address in clients.items()}
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, AttributeError) as error:
+            _log.warning("%s: cannot be used, beginning anew: %s", self._path, error)
+            return
+        for name, address in known.items():
+            peer = peers.add(name)
+            if peer is not None:
+                peer.address = address
+        self._written = known
+
+    def save(self, peers: PeerTable) -> None:
+        """Writes what is new, whole or not at all."""
+        known = {peer.name: peer.address for peer in peers if peer.address}
+        if known == self._written:
+            return
+        draft = self._path.with_suffix(".new")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            draft.write_text(json.dumps(known))
+            draft.replace(self._path)
+        except OSError as error:
+            _log.error("%s: cannot be written: %s", self._path, error.strerror)
+        self._written = known
+
+    async def run(self, peers: PeerTable, changed: asyncio.Event) -> None:
+        """Saves once a second at the most, when something has changed."""
+        try:
+            while True:
+                await changed.wait()
+                changed.clear()
+                self.save(peers)
+                await asyncio.sleep(1)
+        finally:
+            self.save(peers)

@@ -1,0 +1,209 @@
+"""The one place of the daemon that asks for the role: a server listens, a client dials."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Iterator
+from typing import Any, Protocol
+
+from restpipe.daemon.accepting import Accepting
+from restpipe.daemon.core import Core
+from restpipe.daemon.dialing import Dialing
+from restpipe.daemon.names import KnownClients
+from restpipe.daemon.peers import Peer, PeerTable
+from restpipe.errors import RestPipeError
+from restpipe.host.config import Config, Role, join_address
+from restpipe.host.stats import Stats
+from restpipe.protocol.connection import Side
+from restpipe.protocol.schema_pb2 import Notice
+from restpipe.transport.backoff import Backoff
+from restpipe.transport.link import Link
+from restpipe.transport.listener import Listener, listening_socket
+from restpipe.transport.tls import TlsFiles, client_context, server_context
+
+SERVER_NAME = "server"
+"""What a client calls its one peer until its certificate says more."""
+
+_log = logging.getLogger(__name__)
+
+
+class PipeEnd(Protocol):
+    """What differs between the roles."""
+
+    core: Core
+
+    def tasks(self) -> Iterator[Coroutine[Any, Any, None]]:
+        """What runs as long as the daemon serves. `RestPipeError` when it cannot begin."""
+
+    def stop(self) -> None:
+        """Lets nobody new in."""
+
+    def reload(self) -> None:
+        """Reads certificates and lists anew, for connections to come. `ConfigError` leaves the old."""
+
+    @property
+    def status(self) -> str:
+        """One line for the administrator."""
+
+
+class ServerEnd:
+    """Listens for clients."""
+
+    def __init__(self, config: Config) -> None:
+        pipe = config.pipe
+        self._pipe = pipe
+        self._context = server_context(tls_files(config))
+        self._known = KnownClients(config.state.directory)
+        self._changed = asyncio.Event()
+        peers = PeerTable(pipe.max_clients, pipe.max_waiting)
+        self._known.load(peers)
+        self.core = Core(
+            pipe,
+            tls_files(config),
+            peers,
+            server=None,
+            joined=self._joined,
+            left=self._left,
+            present=self._present,
+        )
+        self._accepting = Accepting(
+            peers,
+            self.core.links,
+            buffer_size=pipe.session_buffer_bytes,
+            max_clients=pipe.max_clients,
+        )
+        self._listener: Listener | None = None
+
+    def tasks(self) -> Iterator[Coroutine[Any, Any, None]]:
+        loop = asyncio.get_running_loop()
+        bind, port = self._pipe.bind, self._pipe.port
+        try:
+            sock = listening_socket(bind, port)
+        except OSError as error:
+            raise RestPipeError(f"cannot listen at {join_address(bind, port)}: {error.strerror}") from error
+        _log.info("listening at %s", join_address(*sock.getsockname()[:2]))
+        self._listener = Listener(
+            sock,
+            self._context,
+            lambda: Link(self.core.make_connection(Side.LISTENER), self._accepting, loop),
+            handshake_s=self._pipe.handshake_timeout_s,
+        )
+        yield self._listener.run()
+        yield self._known.run(self.core.peers, self._changed)
+        yield self.core.notices.run_idle(lambda: len(self.core.links))
+
+    def stop(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+
+    def reload(self) -> None:
+        context = server_context(self.core.tls)
+        if self._listener is not None:
+            self._listener.context = context
+
+    @property
+    def status(self) -> str:
+        count = len(self.core.links)
+        return f"{count} client{'' if count == 1 else 's'}"
+
+    def _joined(self, peer: Peer) -> None:
+        self._changed.set()
+        self.core.notices.tell(self._notice(Notice.CONNECTION_ADDED, peer))
+
+    def _left(self, peer: Peer, reason: str) -> None:
+        self.core.notices.tell(self._notice(Notice.CONNECTION_REMOVED, peer))
+
+    def _present(self) -> Iterator[Notice]:
+        return (self._notice(Notice.CONNECTION_ADDED, peer) for peer in self.core.peers if peer.online)
+
+    def _notice(self, kind: Notice.Kind, peer: Peer) -> Notice:
+        return Notice(kind=kind, peer=peer.name, peer_address=peer.address, connected=len(self.core.links))
+
+
+class ClientEnd:
+    """Dials the one server."""
+
+    def __init__(self, config: Config) -> None:
+        pipe = config.pipe
+        peers = PeerTable(1, pipe.max_waiting)
+        server = self._server = Peer(SERVER_NAME, pipe.max_waiting)
+        peers.put(server)
+        stats = self._stats = Stats(config.statsd)
+        self.core = Core(
+            pipe,
+            tls_files(config),
+            peers,
+            server=server,
+            joined=self._joined,
+            left=self._left,
+            present=self._present,
+        )
+        self._dialing = Dialing(
+            server,
+            self.core.links,
+            stats,
+            addresses=pipe.addresses,
+            server_name=pipe.server_name,
+            context=client_context(tls_files(config)),
+            make_connection=self.core.make_connection,
+            backoff=Backoff(pipe.reconnect_min_s, pipe.reconnect_max_s),
+            buffer_size=pipe.session_buffer_bytes,
+            timeout_s=pipe.handshake_timeout_s,
+            failed=self._failed,
+        )
+
+    def tasks(self) -> Iterator[Coroutine[Any, Any, None]]:
+        yield self._dialing.run()
+        yield self._stats.run()
+
+    def stop(self) -> None:
+        """Nobody dials a client."""
+
+    def reload(self) -> None:
+        self._dialing.context = client_context(self.core.tls)
+
+    @property
+    def status(self) -> str:
+        link = self.core.links.link(self._server)
+        return f"connected to {link}" if link is not None else "not connected"
+
+    def _joined(self, peer: Peer) -> None:
+        self.core.notices.tell(self._success())
+
+    def _left(self, peer: Peer, reason: str) -> None:
+        self._failed(0, self._dialing.broken_at)
+
+    def _failed(self, attempts: int, broken_at: float) -> None:
+        self.core.notices.tell(
+            Notice(
+                kind=Notice.CONNECTION_FAIL,
+                peer=self._server.name,
+                peer_address=self._server.address,
+                attempts=attempts,
+                since=broken_at,
+            )
+        )
+
+    def _present(self) -> Iterator[Notice]:
+        if self._server.online:
+            yield self._success()
+
+    def _success(self) -> Notice:
+        return Notice(
+            kind=Notice.CONNECTION_SUCCESS,
+            peer=self._server.name,
+            peer_address=self._server.address,
+            attempts=self._dialing.attempts,
+            since=self._dialing.broken_at,
+        )
+
+
+def make_end(config: Config) -> PipeEnd:
+    """The end of the pipe that this host is. `ConfigError` when its identity cannot be used."""
+    return ServerEnd(config) if config.role is Role.SERVER else ClientEnd(config)
+
+
+def tls_files(config: Config) -> TlsFiles:
+    tls = config.tls
+    return TlsFiles(tls.key, tls.certificate, tls.ca, tls.crl)

@@ -1,0 +1,357 @@
+"""Which link an event goes out on, and how its frames find their way.
+
+No I/O: sessions are queues, time is passed in. An event has one `Route`, from the channel that opened it to
+the channel that answers it. It is set up when the EVENT frame comes, after which frames pass by their fixed
+part alone, and gone once the reply has ended or either side has reset it. Frames of a stream without a route
+are late, and dropped.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import NamedTuple
+
+from restpipe.daemon.channel import Channel
+from restpipe.daemon.peers import Peer, PeerTable, canonical_address
+from restpipe.daemon.pool import HandlerPool, Worker
+from restpipe.daemon.waiting import Deadlines, WaitingLine, give_up_at
+from restpipe.errors import Code, Delivered, ProtocolError, StreamReset
+from restpipe.protocol import frames
+from restpipe.protocol.frames import Frame, Kind
+from restpipe.protocol.messages import encode_reset, read_message
+from restpipe.protocol.schema_pb2 import Event
+from restpipe.protocol.streams import INITIAL_CREDIT, MAX_CREDIT
+
+Resolve = Callable[[str, Callable[[frozenset[str], float], None]], None]
+"""Looks a host name up, then calls back with its addresses (none where there are none) and the time."""
+
+RELAYED = frozenset((Kind.REPLY, Kind.DATA, Kind.RESET, Kind.WINDOW))
+SLACK = 65536
+"""What may wait of one stream beyond its credit: frames that cost no credit."""
+
+_log = logging.getLogger(__name__)
+
+
+class Limits(NamedTuple):
+    max_streams: int
+    """Events under way with one neighbour."""
+    backlog_bytes: int
+    """Bytes that wait to be sent to one peer; past it new events are refused."""
+
+
+class Waiting:
+    """What an event needs to go on later."""
+
+    __slots__ = ("deadline", "event", "frame", "held", "held_size", "line", "origin")
+
+    def __init__(self, event: Event, frame: Frame, origin: bytes, now: float) -> None:
+        self.event = event
+        self.frame = frame
+        self.origin = origin
+        self.deadline = now + event.timeout_ms / 1000
+        self.held: list[Frame] = []
+        self.held_size = 0
+        self.line: WaitingLine | None = None
+
+    def renewed(self, now: float) -> Frame:
+        """The EVENT frame with the time that is left of its deadline."""
+        self.event.timeout_ms = max(1, int((self.deadline - now) * 1000))
+        head = self.event.SerializeToString()
+        old = self.frame
+        return Frame(old.kind, old.flags, len(head), old.stream, head + old.body)
+
+
+class Route:
+    """The way of one event."""
+
+    __slots__ = ("answerer", "answerer_number", "opener", "opener_number", "waiting")
+
+    def __init__(self, opener: Channel, number: int) -> None:
+        self.opener = opener
+        self.opener_number = number
+        self.answerer: Channel | None = None
+        self.answerer_number = 0
+        self.waiting: Waiting | None = None
+        opener.routes[number] = self
+
+    @property
+    def waits(self) -> bool:
+        return self.waiting is not None
+
+
+class Router:
+    """Connects the channels of this daemon, event by event."""
+
+    def __init__(
+        self,
+        peers: PeerTable,
+        pool: HandlerPool,
+        limits: Limits,
+        resolve: Resolve,
+        deadlines: Deadlines,
+        *,
+        server: Peer | None,
+    ) -> None:
+        self.deadlines = deadlines
+        self._peers = peers
+        self._pool = pool
+        self._limits = limits
+        self._resolve = resolve
+        self._server = server
+        """On a client: whom every event is for."""
+
+    # Frames.
+
+    def from_sender(self, channel: Channel, received: list[Frame], now: float) -> None:
+        """Stream frames of a web worker, in order. What it opens goes to a peer."""
+        for frame in received:
+            if frame.kind == Kind.EVENT:
+                if self._may_open(channel, frame):
+                    self._open_to_peer(channel, frame, now)
+            else:
+                self._relay(channel, frame, now)
+
+    def from_peer(self, peer: Peer, channel: Channel, received: list[Frame], now: float) -> None:
+        """Stream frames of another daemon, in order. What it opens goes to a handler worker."""
+        for frame in received:
+            if frame.kind == Kind.EVENT:
+                if self._may_open(channel, frame):
+                    self._open_to_worker(peer, channel, frame, now)
+            else:
+                self._relay(channel, frame, now)
+
+    def relay(self, channel: Channel, received: list[Frame], now: float) -> None:
+        """Stream frames of a neighbour that may open none, in order: a handler worker."""
+        for frame in received:
+            self._relay(channel, frame, now)
+
+    def _may_open(self, channel: Channel, frame: Frame) -> bool:
+        if frame.stream in channel.routes:
+            _log.warning("a second event on the same stream was dropped")
+            return False
+        if len(channel.routes) >= self._limits.max_streams:
+            reset = StreamReset(Code.OVERLOADED, "too many events are under way on this link", Delivered.NO)
+            _tell(channel, frame.stream, reset)
+            return False
+        return True
+
+    def _relay(self, channel: Channel, frame: Frame, now: float) -> None:
+        route = channel.routes.get(frame.stream)
+        kind = frame.kind
+        if route is None or kind not in RELAYED:
+            return
+        if channel is route.opener:
+            if route.waiting is not None:
+                self._hold(route, route.waiting, frame)
+                return
+            far, number = route.answerer, route.answerer_number
+            over = kind == Kind.RESET
+        else:
+            far, number = route.opener, route.opener_number
+            over = kind == Kind.RESET or (kind != Kind.WINDOW and frame.ends)
+        if far is None:
+            return
+        queue = far.session.queue
+        # A reset overtakes what it makes pointless; it need not go where the event itself never went.
+        if kind != Kind.RESET or not queue.drop(number):
+            far.session.send(number, frame.renumbered(number))
+        if over:
+            self._close(route, now)
+        elif queue.size > MAX_CREDIT and queue.waiting(number) > MAX_CREDIT + SLACK:
+            self._break(route, StreamReset(Code.FLOW_CONTROL, "more was sent than was granted"), now)
+
+    def _hold(self, route: Route, waiting: Waiting, frame: Frame) -> None:
+        """Keeps what follows an event that waits."""
+        if frame.kind == Kind.RESET:
+            self._stop_waiting(route, waiting)
+            del route.opener.routes[route.opener_number]
+            return
+        waiting.held.append(frame)
+        waiting.held_size += frames.HEADER_SIZE + len(frame.payload)
+        if waiting.held_size > INITIAL_CREDIT + SLACK:
+            self._refuse(route, Code.FLOW_CONTROL, "more was sent than was granted")
+
+    # Opening.
+
+    def _open_to_peer(self, channel: Channel, frame: Frame, now: float) -> None:
+        route = Route(channel, frame.stream)
+        try:
+            event = read_message(Event(), frame)
+        except ProtocolError as fault:
+            self._refuse(route, fault.code, fault.detail)
+            return
+        peer = self._server or self._peers.get(event.to)
+        if peer is not None and peer.online and peer.channel is not None:
+            self._send_to_peer(route, peer.channel, frame)
+            return
+        waiting = self._start_waiting(route, Waiting(event, frame, b"", now), now)
+        if peer is not None:
+            self._stand_in_line(route, waiting, peer.line)
+        elif event.to:
+            self._find_by_address(route, waiting, now)
+        else:
+            self._refuse(route, Code.BAD_REQUEST, "the event does not say which client it is for")
+
+    def _open_to_worker(self, peer: Peer, channel: Channel, frame: Frame, now: float) -> None:
+        route = Route(channel, frame.stream)
+        worker = self._pool.pick(now)
+        if worker is not None:
+            self._send_to_worker(route, worker, peer.origin, frame)
+            return
+        try:
+            event = read_message(Event(), frame)
+        except ProtocolError as fault:
+            self._refuse(route, fault.code, fault.detail)
+            return
+        waiting = self._start_waiting(route, Waiting(event, frame, peer.origin, now), now)
+        self._stand_in_line(route, waiting, self._pool.line)
+
+    def _send_to_peer(self, route: Route, channel: Channel, frame: Frame) -> None:
+        if len(channel.routes) >= self._limits.max_streams:
+            self._refuse(route, Code.OVERLOADED, "too many events are under way to this peer")
+        elif channel.session.queue.size >= self._limits.backlog_bytes:
+            self._refuse(route, Code.OVERLOADED, "too much waits to be sent to this peer")
+        else:
+            number = self._connect(route, channel)
+            channel.session.send(number, frame.renumbered(number))
+
+    def _send_to_worker(self, route: Route, worker: Worker, origin: bytes, frame: Frame) -> None:
+        number = self._connect(route, worker)
+        worker.session.send(number, frames.encode(Kind.ORIGIN, number, origin))
+        worker.session.send(number, frame.renumbered(number))
+
+    def _connect(self, route: Route, answerer: Channel) -> int:
+        number = answerer.new_number()
+        route.answerer = answerer
+        route.answerer_number = number
+        answerer.routes[number] = route
+        return number
+
+    # Finding a client by where it is connected from.
+
+    def _find_by_address(self, route: Route, waiting: Waiting, now: float) -> None:
+        address = canonical_address(waiting.event.to)
+        if address is not None:
+            self._choose(route, waiting, self._peers.at((address,)), now)
+            return
+
+        def resolved(addresses: frozenset[str], later: float) -> None:
+            if route.waiting is waiting:
+                self._choose(route, waiting, self._peers.at(addresses), later)
+
+        self._resolve(waiting.event.to, resolved)
+
+    def _choose(self, route: Route, waiting: Waiting, matches: list[Peer], now: float) -> None:
+        wanted = waiting.event.to
+        if not matches:
+            self._refuse(route, Code.UNKNOWN_PEER, f"no client has the name or the address {wanted!r}")
+        elif len(matches) > 1:
+            names = tuple(sorted(peer.name for peer in matches))
+            self._refuse(route, Code.AMBIGUOUS_PEER, f"{wanted!r} could be {', '.join(names)}", names)
+        elif matches[0].online:
+            self._go_on_to_peer(route, matches[0], now)
+        else:
+            self._stand_in_line(route, waiting, matches[0].line)
+
+    # Waiting.
+
+    def _start_waiting(self, route: Route, waiting: Waiting, now: float) -> Waiting:
+        route.waiting = waiting
+        self.deadlines.add(give_up_at(now, waiting.deadline - now), route)
+        return waiting
+
+    def _stand_in_line(self, route: Route, waiting: Waiting, line: WaitingLine) -> None:
+        if line.full:
+            self._refuse(route, Code.OVERLOADED, f"{line.limit} events wait already: {line.detail}")
+        else:
+            waiting.line = line
+            line.add(route)
+
+    def _stop_waiting(self, route: Route, waiting: Waiting) -> None:
+        route.waiting = None
+        if waiting.line is not None:
+            waiting.line.remove(route)
+
+    def peer_joined(self, peer: Peer, now: float) -> None:
+        """Its link is up: what waited for it goes on."""
+        while peer.online and peer.line:
+            self._go_on_to_peer(peer.line.pop(), peer, now)
+
+    def _go_on_to_peer(self, route: Route, peer: Peer, now: float) -> None:
+        waiting, channel = route.waiting, peer.channel
+        if waiting is not None and channel is not None:
+            self._stop_waiting(route, waiting)
+            self._send_to_peer(route, channel, waiting.renewed(now))
+            self._release(route, waiting, now)
+
+    def feed_workers(self, now: float) -> None:
+        """A worker has room: what waited for one goes on."""
+        line = self._pool.line
+        while line and (worker := self._pool.pick(now)) is not None:
+            route = line.pop()
+            waiting = route.waiting
+            if waiting is not None:
+                self._stop_waiting(route, waiting)
+                self._send_to_worker(route, worker, waiting.origin, waiting.renewed(now))
+                self._release(route, waiting, now)
+
+    def _release(self, route: Route, waiting: Waiting, now: float) -> None:
+        for frame in waiting.held:
+            self._relay(route.opener, frame, now)
+
+    def expire(self, now: float) -> None:
+        """To be called when `deadlines.next_at` has come: tells those who waited in vain."""
+        for route in self.deadlines.pop_due(now):
+            line = route.waiting.line if route.waiting is not None else None
+            code = line.code if line is not None else Code.UNREACHABLE
+            self._refuse(
+                route, code, line.detail if line is not None else "the name was not resolved in time"
+            )
+
+    # Ending.
+
+    def _refuse(self, route: Route, code: Code, detail: str, names: tuple[str, ...] = ()) -> None:
+        """Ends an event that has not left this daemon."""
+        if route.waiting is not None:
+            self._stop_waiting(route, route.waiting)
+        del route.opener.routes[route.opener_number]
+        _tell(route.opener, route.opener_number, StreamReset(code, detail, Delivered.NO, names))
+
+    def _close(self, route: Route, now: float) -> None:
+        route.opener.routes.pop(route.opener_number, None)
+        answerer = route.answerer
+        if answerer is not None:
+            answerer.routes.pop(route.answerer_number, None)
+            if isinstance(answerer, Worker) and self._pool.line:
+                self.feed_workers(now)
+
+    def _break(self, route: Route, reset: StreamReset, now: float) -> None:
+        _tell(route.opener, route.opener_number, reset)
+        if route.answerer is not None:
+            _tell(route.answerer, route.answerer_number, reset)
+        self._close(route, now)
+
+    def lose(self, channel: Channel, detail: str, now: float) -> None:
+        """A neighbour is gone for good, and with it every event that it opened or was to answer."""
+        for route in list(channel.routes.values()):
+            if channel is not route.opener:
+                self._lose_answerer(route, channel, detail)
+            elif route.waiting is not None:
+                self._stop_waiting(route, route.waiting)
+            elif route.answerer is not None:
+                _tell(route.answerer, route.answerer_number, StreamReset(Code.CANCELLED, detail))
+            self._close(route, now)
+
+    def _lose_answerer(self, route: Route, answerer: Channel, detail: str) -> None:
+        if answerer.session.queue.holds_opening(route.answerer_number):
+            reset = StreamReset(Code.DRAINING, detail, Delivered.NO)
+        else:
+            reset = StreamReset(Code.OUTCOME_UNKNOWN, detail, Delivered.UNKNOWN)
+        _tell(route.opener, route.opener_number, reset)
+
+
+def _tell(channel: Channel, number: int, reset: StreamReset) -> None:
+    """Resets a stream towards one of its sides, unless that side has never heard of it."""
+    if not channel.session.queue.drop(number):
+        channel.session.send(number, encode_reset(number, reset))

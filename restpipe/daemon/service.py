@@ -1,0 +1,152 @@
+"""The pipe daemon: serves until it is told to stop, then drains."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import AsyncIterator, Coroutine
+from pathlib import Path
+from typing import Any
+
+from restpipe.daemon.local import LocalDoor
+from restpipe.daemon.roles import PipeEnd, make_end
+from restpipe.errors import Code, ConfigError, RestPipeError
+from restpipe.host import logs, loop
+from restpipe.host.config import Config
+from restpipe.host.notify import Notifier
+from restpipe.protocol import frames
+from restpipe.protocol.connection import Connection, Side
+from restpipe.protocol.frames import Kind
+from restpipe.protocol.schema_pb2 import Goaway
+from restpipe.transport.link import Link
+from restpipe.transport.unix import inode_of, remove_own, unix_socket
+
+LOCAL_HEARTBEAT_S = 1.0
+LOCAL_DEAD_S = 10.0
+"""A worker that was silent for so long is given up; one that was only busy is not."""
+STATUS_EVERY_S = 1.0
+DRAIN_POLL_S = 0.05
+LAST_WORDS_S = 0.1
+
+_log = logging.getLogger(__name__)
+
+
+def main(config: Config) -> int:
+    """Runs the daemon in the foreground until SIGTERM; returns the exit status.
+
+    `ConfigError` when the identity cannot be used, `RestPipeError` when a socket cannot be listened at.
+    """
+    logs.configure(config.log, process="pipe")
+    loop.run(_serve(config))
+    return 0
+
+
+async def _serve(config: Config) -> None:
+    end = make_end(config)
+    notifier = Notifier()
+    sockets = config.sockets
+    async with (
+        _door(end.core.events, sockets.events, sockets.mode),
+        _door(end.core.handlers, sockets.handlers, sockets.mode),
+        _background(*end.tasks(), _report(end, notifier), _feed_watchdog(notifier)),
+    ):
+        _reload_on_hangup(end)
+        notifier.ready(end.status)
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            notifier.stopping()
+            await _drain(end, config.pipe.drain_timeout_s)
+
+
+@contextlib.asynccontextmanager
+async def _door(door: LocalDoor[Any], path: Path, mode: int) -> AsyncIterator[None]:
+    event_loop = asyncio.get_running_loop()
+    try:
+        sock = unix_socket(path, mode)
+    except OSError as error:
+        raise RestPipeError(f"cannot listen at {path}: {error.strerror or error}") from error
+    inode = inode_of(path)
+    server = await event_loop.create_unix_server(
+        lambda: Link(_local_connection(event_loop.time()), door, event_loop), sock=sock
+    )
+    try:
+        yield
+    finally:
+        remove_own(path, inode)
+        server.close()
+
+
+def _local_connection(now: float) -> Connection:
+    return Connection(
+        Side.LISTENER,
+        heartbeat_s=LOCAL_HEARTBEAT_S,
+        handshake_s=LOCAL_DEAD_S,
+        dead_s=LOCAL_DEAD_S,
+        now=now,
+    )
+
+
+@contextlib.asynccontextmanager
+async def _background(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Runs tasks beside the body. A task that ends or fails brings the daemon down: none of them should."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(coroutine) for coroutine in coroutines]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+
+
+async def _report(end: PipeEnd, notifier: Notifier) -> None:
+    told = ""
+    while True:
+        if end.status != told:
+            told = end.status
+            notifier.status(told)
+        await asyncio.sleep(STATUS_EVERY_S)
+
+
+async def _feed_watchdog(notifier: Notifier) -> None:
+    interval = notifier.watchdog_interval
+    while interval is not None:
+        notifier.trigger_watchdog()
+        await asyncio.sleep(interval)
+
+
+def _reload_on_hangup(end: PipeEnd) -> None:
+    def reload() -> None:
+        try:
+            end.reload()
+        except ConfigError as error:
+            _log.error("not reloaded, going on as before: %s", error)
+        else:
+            _log.info("certificates and revocation list reloaded")
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
+
+
+async def _drain(end: PipeEnd, timeout_s: float) -> None:
+    """Lets nobody new in, and those under way finish, for a while."""
+    core = end.core
+    end.stop()
+    core.events.closed = True
+    links = (*core.events.links, *core.links.all())
+    goodbye = Goaway(code=Code.SHUTDOWN, detail="the daemon stops").SerializeToString()
+    for link in links:
+        link.connection.send_control(frames.encode(Kind.GOAWAY, head=goodbye))
+        link.wake()
+    over_at = asyncio.get_running_loop().time() + timeout_s
+    # Polled, so that the router need not look after whoever waits for the last event.
+    while core.under_way and asyncio.get_running_loop().time() < over_at:  # noqa: ASYNC110
+        await asyncio.sleep(DRAIN_POLL_S)
+    if core.under_way:
+        _log.warning("%d events were still under way after %g s", core.under_way, timeout_s)
+    core.handlers.closed = True
+    for link in (*links, *core.handlers.links):
+        link.close(Code.SHUTDOWN, "the daemon stops")
+    # The transports write what they hold in the turns to come.
+    await asyncio.sleep(LAST_WORDS_S)

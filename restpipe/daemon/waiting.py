@@ -1,0 +1,82 @@
+"""Events that wait: for a peer whose link is down, for a free handler, for a name to be resolved."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from restpipe.errors import Code
+
+if TYPE_CHECKING:
+    from restpipe.daemon.router import Route
+
+MARGIN = 0.1
+MAX_MARGIN_S = 0.25
+
+
+def give_up_at(now: float, timeout_s: float) -> float:
+    """When a waiting event is answered: a little before its deadline, so that the answer comes in time."""
+    return now + timeout_s - min(MAX_MARGIN_S, timeout_s * MARGIN)
+
+
+class WaitingLine:
+    """First come, first served, and at most `limit` of them."""
+
+    def __init__(self, limit: int, code: Code, detail: str) -> None:
+        self.limit = limit
+        self.code = code
+        """What an event is told that waited in vain."""
+        self.detail = detail
+        self._routes: OrderedDict[Route, None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._routes)
+
+    @property
+    def full(self) -> bool:
+        return len(self._routes) >= self.limit
+
+    def add(self, route: Route) -> None:
+        self._routes[route] = None
+
+    def remove(self, route: Route) -> None:
+        """Without effect when it does not stand here."""
+        self._routes.pop(route, None)
+
+    def pop(self) -> Route:
+        """Removes and returns whoever came first; `KeyError` when nobody waits."""
+        route, _ = self._routes.popitem(last=False)
+        return route
+
+
+class Deadlines:
+    """When waiting events are to be given up. Entries whose events wait no more are skipped."""
+
+    def __init__(self, arm: Callable[[float], None]) -> None:
+        self._arm = arm
+        """Told when the next moment has come nearer."""
+        self._heap: list[tuple[float, int, Route]] = []
+        self._order = itertools.count()
+
+    def add(self, at: float, route: Route) -> None:
+        heapq.heappush(self._heap, (at, next(self._order), route))
+        if self._heap[0][2] is route:
+            self._arm(at)
+
+    @property
+    def next_at(self) -> float | None:
+        """The next moment at which somebody still waits in vain; None when nobody waits."""
+        heap = self._heap
+        while heap and not heap[0][2].waits:
+            heapq.heappop(heap)
+        return heap[0][0] if heap else None
+
+    def pop_due(self, now: float) -> list[Route]:
+        """Removes and returns those whose time has come."""
+        due: list[Route] = []
+        while (at := self.next_at) is not None and at <= now:
+            due.append(heapq.heappop(self._heap)[2])
+        return due

@@ -1,0 +1,98 @@
+"""Connects to a server: looks its name up anew, tries all its addresses, sees the TLS handshake through."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import socket
+import ssl
+from collections.abc import Callable, Iterable, Iterator
+
+from restpipe.transport.link import Link
+
+ATTEMPT_DELAY_S = 0.25
+"""Head start of an address over the next (RFC 8305, section 5)."""
+
+AddressInfo = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]
+
+
+async def dial(
+    host: str,
+    port: int,
+    context: ssl.SSLContext,
+    make_link: Callable[[], Link],
+    *,
+    server_name: str,
+    timeout_s: float,
+) -> Link:
+    """A link whose TLS handshake is over. `OSError` (`ssl.SSLError`, `TimeoutError`) when that cannot be."""
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(timeout_s):
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        sock = await _connect_any(_interleaved(found))
+        try:
+            _, link = await loop.create_connection(
+                make_link,
+                sock=sock,
+                ssl=context,
+                server_hostname=server_name or host,
+                ssl_handshake_timeout=timeout_s,
+            )
+        except BaseException:
+            sock.close()
+            raise
+    return link
+
+
+def _interleaved(found: Iterable[AddressInfo]) -> list[AddressInfo]:
+    """Families by turns, the resolver's favourite first (RFC 8305, section 4)."""
+    families: dict[int, list[AddressInfo]] = {}
+    for info in found:
+        families.setdefault(info[0], []).append(info)
+    rows: Iterator[tuple[AddressInfo | None, ...]] = itertools.zip_longest(*families.values())
+    return [info for row in rows for info in row if info is not None]
+
+
+async def _connect_any(addresses: list[AddressInfo]) -> socket.socket:
+    """The first connection that stands, each address given a head start over the next."""
+    attempts: list[asyncio.Task[socket.socket]] = []
+    failures: list[OSError] = []
+    waiting = list(addresses)
+    try:
+        while waiting or attempts:
+            if waiting:
+                attempts.append(asyncio.create_task(_connect(waiting.pop(0))))
+            done, _ = await asyncio.wait(
+                attempts,
+                timeout=ATTEMPT_DELAY_S if waiting else None,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            for task in done:
+                attempts.remove(task)
+                if isinstance(error := task.exception(), OSError):
+                    failures.append(error)
+                else:
+                    return task.result()
+        raise failures[0] if failures else OSError("the name has no address")
+    finally:
+        for task in attempts:
+            task.cancel()
+            task.add_done_callback(_close_late)
+
+
+async def _connect(info: AddressInfo) -> socket.socket:
+    family, kind, protocol, _, address = info
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _close_late(task: asyncio.Task[socket.socket]) -> None:
+    """Another address was faster."""
+    if not task.cancelled() and task.exception() is None:
+        task.result().close()
