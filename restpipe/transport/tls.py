@@ -88,7 +88,8 @@ def handshake_failure(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "no TLS handshake in time"
     if isinstance(error, OSError) and error.errno:
-        return error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno)
+        named = isinstance(error, socket.gaierror) and error.strerror
+        return named or os.strerror(error.errno)
     return str(error) or type(error).__name__
 
 
