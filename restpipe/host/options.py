@@ -69,7 +69,7 @@ class Address(NamedTuple):
     port: int
 
 
-_ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|([^\s:\[\]/,]+)):([0-9]{1,5})")
+_ADDRESS = re.compile(r"(?:\[([\w.%]*:[\w.:%]*)\]|([^\s:\[\]/,]+)):([0-9]{1,5})")
 _HOST = r"[^\s\[\]/,]+"
 _DOTTED = r"[^\W\d]\w*(\.[^\W\d]\w*)+"
 
