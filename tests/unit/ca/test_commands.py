@@ -107,7 +107,7 @@ def test_a_delivery_that_failed_is_made_up_for(
     assert commands.faults_of_identity(store, (tmp_path / "web1.bundle").read_bytes(), None, now) == []
 
 
-def test_a_revoked_bundle_is_not_delivered_late(
+def test_revoking_forgets_a_bundle_that_waits(
     store: Store, ca: Authority, now: datetime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched, pytest.raises(ZeroDivisionError):
@@ -115,6 +115,18 @@ def test_a_revoked_bundle_is_not_delivered_late(
         issue(store, "web1", now)
     commands.revoke(store, ca, Role.CLIENT, "web1", now)
     assert store.pending(store.records()[0]) is None
+
+
+def test_a_revoked_bundle_is_not_delivered_late(
+    store: Store, ca: Authority, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched, pytest.raises(ZeroDivisionError):
+        patched.setattr(Destination, "deliver", lambda *_: 1 / 0)
+        issue(store, "web1", now)
+    with monkeypatch.context() as patched, pytest.raises(ZeroDivisionError):
+        patched.setattr(Store, "drop_pending", lambda *_: 1 / 0)
+        commands.revoke(store, ca, Role.CLIENT, "web1", now)
+    assert store.pending(store.records()[0]) is not None
     assert issue(store, "web1", now).certificate != store.records()[0].certificate
 
 
