@@ -57,9 +57,9 @@ class JournalFormatter(LineFormatter):
         return f"<{_priority(record.levelno)}>{super().format(record)}"
 
 
-_ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {
-    ord("\n"): "\\n",
-    ord("\r"): "\\r",
+_ESCAPES: dict[int, str] = {
+    **{code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))},
+    **{ord(text): text.encode("unicode_escape").decode() for text in "\n\r\u2028\u2029"},
     ord("\t"): "\t",
 }
 
