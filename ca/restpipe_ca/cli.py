@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import shlex
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -14,27 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import click
-from cryptography import x509
 
-from restpipe_ca import authority, bundle, commands, files, profiles
-from restpipe_ca.authority import Authority, Revocation
-from restpipe_ca.bundle import Bundle
-from restpipe_ca.commands import State
+from restpipe_ca import authority, bundle, commands, display, faults, files, profiles
+from restpipe_ca.authority import Authority
 from restpipe_ca.delivery import PUBLIC_MODE, Destination
+from restpipe_ca.display import REASONS
 from restpipe_ca.errors import CaError
 from restpipe_ca.profiles import Role
-from restpipe_ca.store import CRL, DEFAULT_DIRECTORY, Record, Store
+from restpipe_ca.store import CRL, DEFAULT_DIRECTORY, Store
 
 MAX_INPUT = 1 << 20
 """Nobody's key, request or bundle is larger (bytes)."""
-
-REASONS = {
-    "unspecified": x509.ReasonFlags.unspecified,
-    "key-compromise": x509.ReasonFlags.key_compromise,
-    "affiliation-changed": x509.ReasonFlags.affiliation_changed,
-    "superseded": x509.ReasonFlags.superseded,
-    "cessation-of-operation": x509.ReasonFlags.cessation_of_operation,
-}
 
 _DAYS = click.IntRange(1, 36500)
 
@@ -187,7 +175,7 @@ def issue(
     ca = desk.unlock()
     to = _destination(out, pem_directory, names[0])
     fresh = commands.issue(desk.store, ca, role, names, dial=desk.dial(dial), now=desk.now, days=days, to=to)
-    _tell("Issued", fresh, to)
+    display.delivered("Issued", fresh, to)
 
 
 @cli.command()
@@ -223,7 +211,7 @@ def sign(
     if out == "-":
         click.echo(fresh.encode(), nl=False)
         return
-    _tell("Signed", fresh, to)
+    display.delivered("Signed", fresh, to)
     click.echo(f"Key: sha256 {authority.fingerprint(fresh.certificate.public_key())}")
 
 
@@ -254,7 +242,7 @@ def renew(
     fresh = commands.renew(
         desk.store, ca, role, name, dial=desk.dial(dial), now=desk.now, days=days, new_key=new_key, to=to
     )
-    _tell("Renewed", fresh, to)
+    display.delivered("Renewed", fresh, to)
 
 
 @cli.command()
@@ -306,11 +294,9 @@ def list_(desk: _Desk, as_json: bool) -> None:
     revoked = authority.revocations(desk.store.revocation_list())
     records = sorted(desk.store.records(), key=lambda record: (record.role, record.name))
     if as_json:
-        _print_json([_described(record, revoked, desk.now) for record in records])
-        return
-    rows: list[tuple[str, ...]] = [("NAME", "ROLE", "STATE", "VALID UNTIL", "DAYS", "SERIAL")]
-    rows += [_row(record, revoked, desk.now) for record in records]
-    _print_table(rows)
+        display.as_json([display.facts(record, revoked, desk.now) for record in records])
+    else:
+        display.as_list(records, revoked, desk.now)
 
 
 @cli.command()
@@ -326,14 +312,10 @@ def show(desk: _Desk, name: str, role: Role | None, as_json: bool, as_pem: bool)
     if as_pem:
         click.echo(bundle.pem(records[-1].certificate), nl=False)
         return
-    described = [_described(record, revoked, desk.now) for record in records]
     if as_json:
-        _print_json(described)
-        return
-    for number, facts in enumerate(described):
-        if number:
-            click.echo()
-        _print_table([(f"{key.replace('_', ' ')}:", _plain(value)) for key, value in facts.items()])
+        display.as_json([display.facts(record, revoked, desk.now) for record in records])
+    else:
+        display.in_words(records, revoked, desk.now)
 
 
 @cli.command()
@@ -344,13 +326,13 @@ def show(desk: _Desk, name: str, role: Role | None, as_json: bool, as_pem: bool)
 def verify(desk: _Desk, file: str | None, role: str | None, as_json: bool) -> None:
     """Check FILE, a bundle or certificate (- for stdin), against this CA; without FILE the CA itself."""
     if file is None:
-        found = commands.faults(desk.store, desk.now, desk.given_passphrase())
+        found = faults.of_store(desk.store, desk.now, desk.given_passphrase())
     else:
         wanted = None if role is None else Role(role)
-        found = commands.faults_of_identity(desk.store, _read(file), wanted, desk.now)
+        found = faults.of_identity(desk.store, _read(file), wanted, desk.now)
     about = str(desk.store.directory) if file is None else file
     if as_json:
-        _print_json({"subject": about, "good": not found, "faults": found})
+        display.as_json({"subject": about, "good": not found, "faults": found})
     elif not found:
         click.echo(f"{about}: good")
     for fault in [] if as_json else found:
@@ -364,66 +346,6 @@ def _destination(out: str | None, pem_directory: Path | None, name: str) -> Dest
     if out == "-":
         raise click.UsageError("a bundle that may hold a key is not printed: --out needs a file")
     return Destination(Path(out or f"{name.replace(':', '-')}.bundle"), pem_directory)
-
-
-def _tell(what: str, fresh: Bundle, to: Destination) -> None:
-    serial = authority.serial_text(fresh.certificate.serial_number)
-    end = authority.stamp(authority.not_after(fresh.certificate))
-    click.echo(f"{what} {fresh.role} {fresh.name}, serial {serial}, valid until {end}.")
-    if to.pem_directory is not None:
-        click.echo(f"PEM files: {to.pem_directory}")
-    if to.bundle is None:
-        return
-    secret = " (it holds the private key: carry it by a safe way, then delete it)" if fresh.key else ""
-    click.echo(f"Bundle: {to.bundle}{secret}")
-    # Root's CA is the system's, and so will the identity be: only root can install it on the other host.
-    sudo = "sudo " if os.geteuid() == 0 else ""
-    install = f"{sudo}restpipe identity install {shlex.quote(to.bundle.name)}"
-    click.echo(f"\nOn the {fresh.role}'s host run:\n    {install}")
-
-
-def _described(record: Record, revoked: dict[int, Revocation], now: datetime) -> dict[str, Any]:
-    leaf = record.certificate
-    facts: dict[str, Any] = {
-        "name": record.name,
-        "role": record.role.value,
-        "state": commands.state(record, revoked, now).value,
-        "serial": authority.serial_text(record.serial),
-        "not_before": authority.stamp(authority.not_before(leaf)),
-        "not_after": authority.stamp(authority.not_after(leaf)),
-        "names": list(authority.names(leaf)),
-        "key_sha256": authority.fingerprint(leaf.public_key()),
-        "revoked_at": None,
-        "reason": None,
-    }
-    if record.serial in revoked:
-        entry = revoked[record.serial]
-        word = next((word for word, reason in REASONS.items() if reason is entry.reason), entry.reason.value)
-        facts |= {"revoked_at": authority.stamp(entry.at), "reason": word}
-    return facts
-
-
-def _row(record: Record, revoked: dict[int, Revocation], now: datetime) -> tuple[str, ...]:
-    state = commands.state(record, revoked, now)
-    end = authority.not_after(record.certificate)
-    days = str((end - now).days) if state is State.VALID else "-"
-    return record.name, record.role, state, authority.stamp(end), days, authority.serial_text(record.serial)
-
-
-def _plain(value: Any) -> str:
-    if value is None:
-        return "-"
-    return ", ".join(value) if isinstance(value, list) else str(value)
-
-
-def _print_table(rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2))
 
 
 def _read(file: str) -> bytes:
@@ -465,9 +387,5 @@ def _host_names() -> tuple[str, ...]:
     """This host's names, the one with a domain first: what others are most likely to reach it by."""
     short = socket.gethostname().lower()
     full = short if "." in short else socket.getfqdn(short).lower()
-    known = (
-        full
-        if re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)+", full) and not full.startswith("localhost")
-        else short
-    )
-    return tuple(dict.fromkeys((known, short)))
+    reachable = re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)+", full) and not full.startswith("localhost")
+    return tuple(dict.fromkeys((full if reachable else short, short)))

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from restpipe_ca import authority, bundle, commands
+from restpipe_ca import authority, commands, faults
 from restpipe_ca.authority import Authority
 from restpipe_ca.bundle import Bundle
 from restpipe_ca.commands import State
 from restpipe_ca.delivery import Destination
 from restpipe_ca.errors import CaError
 from restpipe_ca.profiles import Role
-from restpipe_ca.store import CERTIFICATE, CRL, INDEX, KEY, Record, Store
+from restpipe_ca.store import CERTIFICATE, CRL, INDEX, KEY, Store
 
 
 def issue(store: Store, name: str, now: datetime, role: Role = Role.CLIENT, **more: object) -> Bundle:
@@ -69,8 +69,8 @@ def test_the_only_private_key_kept_is_the_cas(store: Store, now: datetime, tmp_p
 def test_an_issued_identity_is_good(store: Store, now: datetime) -> None:
     for role in Role:
         fresh = issue(store, "pipe", now, role)
-        assert commands.faults_of_identity(store, fresh.encode(), role, now) == []
-    assert commands.faults(store, now) == []
+        assert faults.of_identity(store, fresh.encode(), role, now) == []
+    assert faults.of_store(store, now) == []
 
 
 def test_a_name_with_a_valid_certificate_is_not_issued_another(store: Store, now: datetime) -> None:
@@ -104,7 +104,7 @@ def test_a_delivery_that_failed_is_made_up_for(
     assert fresh.certificate == record.certificate
     assert store.records() == (record,)
     assert store.pending(record) is None
-    assert commands.faults_of_identity(store, (tmp_path / "web1.bundle").read_bytes(), None, now) == []
+    assert faults.of_identity(store, (tmp_path / "web1.bundle").read_bytes(), None, now) == []
 
 
 def test_revoking_forgets_a_bundle_that_waits(
@@ -142,7 +142,7 @@ def test_sign_takes_the_key_and_the_names_and_nothing_else(
         asked.public_key()
     )
     assert not authority.is_ca(fresh.certificate)
-    assert commands.faults_of_identity(store, fresh.encode(), Role.CLIENT, now) == []
+    assert faults.of_identity(store, fresh.encode(), Role.CLIENT, now) == []
 
 
 def test_sign_chooses_the_given_name_before_the_requests(store: Store, ca: Authority, now: datetime) -> None:
@@ -199,7 +199,7 @@ def test_renew_with_a_new_key_keeps_all_names(store: Store, ca: Authority, now: 
     fresh = commands.renew(store, ca, Role.SERVER, "pipe", dial="pipe:1", now=now, new_key=True)
     assert authority.names(fresh.certificate) == tuple(names)
     assert fresh.key not in (None, old.key)
-    assert commands.faults_of_identity(store, fresh.encode(), Role.SERVER, now) == []
+    assert faults.of_identity(store, fresh.encode(), Role.SERVER, now) == []
 
 
 def test_renew_revives_nothing_revoked_or_unknown(store: Store, ca: Authority, now: datetime) -> None:
@@ -274,55 +274,6 @@ def test_clients_dial_the_newest_valid_server(store: Store, ca: Authority, now: 
     assert commands.server_name(store, now + timedelta(days=9999)) is None
 
 
-def test_faults_of_a_folder_are_all_found(store: Store, now: datetime) -> None:
-    issue(store, "web1", now)
-    store.path(KEY).chmod(0o640)
-    assert commands.faults(store, now) == ["ca.key has mode 0640, it must not be wider than 0600"]
-    store.path(KEY).unlink()
-    assert commands.faults(store, now) == ["ca.key is not here: nothing can be signed"]
-    store.path(KEY).write_bytes(bundle.key_pem(authority.new_key()))
-    store.path(KEY).chmod(0o600)
-    assert commands.faults(store, now) == [f"{store.path(KEY)}: does not belong to ca.pem"]
-    (late, *_) = commands.faults(store, now + timedelta(days=9999))
-    assert "ca.pem is not valid now" in late
-
-
-def test_a_foreign_certificate_in_the_index_is_found(store: Store, now: datetime) -> None:
-    other = authority.create("Other", now, 30)
-    foreign = other.issue(authority.new_key().public_key(), Role.CLIENT, ["web1"], now, 30)
-    with store.writing():
-        store.put_records([Record("web2", Role.SERVER, foreign)] * 2)
-    found = commands.faults(store, now)
-    assert len([line for line in found if "not signed by this CA" in line]) == 2
-    assert len([line for line in found if "belongs to another certificate" in line]) == 2
-    assert found[-1] == "index.json: a serial number occurs twice"
-
-
-def test_faults_of_an_identity_are_all_found(
-    store: Store, ca: Authority, now: datetime, tmp_path: Path
-) -> None:
-    fresh = issue(store, "web1", now, days=10)
-
-    def found(data: bytes, role: Role | None = None, moment: datetime = now) -> list[str]:
-        return commands.faults_of_identity(store, data, role, moment)
-
-    assert found(fresh.encode(), Role.SERVER) == ["the certificate is a client's, not a server's"]
-    assert found(fresh.encode(), moment=now + timedelta(days=11)) == ["the certificate is expired"]
-    assert found(fresh.encode(), moment=now - timedelta(days=1)) == ["the certificate is not yet valid"]
-    assert found(bundle.key_pem(authority.new_key()) + bundle.pem(fresh.certificate)) == [
-        "the private key does not belong to the certificate"
-    ]
-    stray = ca.issue(authority.new_key().public_key(), Role.CLIENT, ["web1"], now, 30)
-    assert found(bundle.pem(stray)) == ["the certificate is not in the index of this CA"]
-    assert found(bundle.pem(authority.create("Other", now, 30).certificate)) == [
-        "the first certificate is neither a client's nor a server's",
-        "the certificate is not signed by this CA",
-    ]
-    assert found(b"hello") == ["there is no certificate in it"]
-    commands.revoke(store, ca, Role.CLIENT, "web1", now)
-    assert found(fresh.encode()) == ["the certificate is revoked"]
-
-
 def test_create_pipe_makes_every_identity(tmp_path: Path, now: datetime) -> None:
     store = commands.create_pipe(tmp_path, now, clients=["web1", "web2"])
     assert {path.name for path in tmp_path.iterdir()} == {"ca", "localhost", "web1", "web2"}
@@ -334,7 +285,7 @@ def test_create_pipe_makes_every_identity(tmp_path: Path, now: datetime) -> None
             "crl.pem",
         }
         data = (tmp_path / name / "key.pem").read_bytes() + (tmp_path / name / "certificate.pem").read_bytes()
-        assert commands.faults_of_identity(store, data, role, now) == []
+        assert faults.of_identity(store, data, role, now) == []
 
 
 def in_child(action: Callable[[], object]) -> int:
@@ -368,7 +319,7 @@ def test_writers_at_the_same_time_lose_nothing(store: Store, ca: Authority, now:
         f"web{writer}-0" for writer in range(4)
     ]
     assert authority.list_number(store.revocation_list()) == 5
-    assert commands.faults(store, now) == []
+    assert faults.of_store(store, now) == []
 
 
 CRASHED = 99
@@ -413,9 +364,9 @@ def test_a_crash_in_init_leaves_no_ca_or_a_whole_one(tmp_path: Path, now: dateti
         store = Store(tmp_path / f"ca{step}")
         before = store.path(KEY).read_bytes() if store.initialised else None
         if before:
-            assert commands.faults(store, now) == []
+            assert faults.of_store(store, now) == []
         commands.init(store, "CA", now)
-        assert commands.faults(store, now) == []
+        assert faults.of_store(store, now) == []
         assert before in (None, store.path(KEY).read_bytes())
         with store.writing():
             assert {path.name for path in store.directory.iterdir()} == {KEY, CERTIFICATE, CRL, INDEX, "lock"}
@@ -434,16 +385,16 @@ def test_a_crash_in_issue_leaves_it_to_be_done_or_finished(
     def check(step: int) -> None:
         nonlocal waited
         waiting = [f"a bundle of client web{step} waits to be delivered: run restpipe-ca issue again"]
-        faults = commands.faults(store, now)
-        assert faults in ([], waiting)
-        waited += faults == waiting
+        found = faults.of_store(store, now)
+        assert found in ([], waiting)
+        waited += found == waiting
         destination = to(step)
         assert destination.bundle is not None
         assert destination.pem_directory is not None
-        if faults or not destination.bundle.exists():
+        if found or not destination.bundle.exists():
             issue(store, f"web{step}", now, to=destination)
         (record,) = commands.find(store, Role.CLIENT, f"web{step}")
-        assert commands.faults_of_identity(store, destination.bundle.read_bytes(), Role.CLIENT, now) == []
+        assert faults.of_identity(store, destination.bundle.read_bytes(), Role.CLIENT, now) == []
         assert (destination.pem_directory / "key.pem").read_bytes() in destination.bundle.read_bytes()
         assert store.pending(record) is None
 
@@ -455,7 +406,7 @@ def test_a_crash_in_revoke_leaves_it_done_or_undone(store: Store, ca: Authority,
     issue(store, "web0", now)
 
     def check(step: int) -> None:
-        assert commands.faults(store, now) == []
+        assert faults.of_store(store, now) == []
         before = states(store, now)[-1]
         assert before[1] in (State.VALID, State.REVOKED)
         fresh = commands.revoke(store, ca, Role.CLIENT, f"web{step}", now)
