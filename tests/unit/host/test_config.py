@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from restpipe.errors import ConfigError
 from restpipe.host import config_text
 from restpipe.host.config import Address, Config, Role, Statsd, load
-from restpipe.host.options import Option, Pipe, Tls, options
+from restpipe.host.options import PARTS, Option, Pipe, Tls, options
 
 Load = Callable[..., Config]
 
@@ -54,7 +54,7 @@ def value(config: Config, key: str) -> Any:
 
 # --- precedence ------------------------------------------------------------------------------------------
 
-LAYERS = (
+LAYERS: tuple[tuple[dict[str, Any], int, str], ...] = (
     ({}, 1234, "default"),
     ({"toml": "[pipe]\nport = 1"}, 1, "given.toml"),
     ({"toml": "[pipe]\nport = 1", "module": "BIND_PORT = 2"}, 2, "BIND_PORT"),
@@ -367,7 +367,7 @@ def test_what_is_shown_is_a_file_that_says_the_same(role: Role, tmp_path: Path, 
     assert load(role, {}, tmp_path / "shown") == config
     for option in options(role):
         assert config.sources[option.key] in shown
-    assert set(tomllib.loads(shown)) <= set(config_text.PARTS)
+    assert set(tomllib.loads(shown)) <= set(PARTS)
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])

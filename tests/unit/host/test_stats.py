@@ -7,6 +7,7 @@ import logging
 import re
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 
@@ -148,10 +149,15 @@ def test_an_unknown_host_is_reported_once_and_looked_up_again(
 def test_the_name_is_looked_up_again_now_and_then(statsd: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     looked_up: list[str] = []
     connect = stats._connect
-    monkeypatch.setattr(stats, "_connect", lambda config: looked_up.append(config.host) or connect(config))
+
+    def counted(config: Statsd) -> object:
+        looked_up.append(config.host)
+        return connect(config)
+
+    monkeypatch.setattr(stats, "_connect", counted)
     collected = Stats(statsd.config)
     for now in (0.0, 59.0, 61.0):
-        monkeypatch.setattr(stats.time, "monotonic", lambda now=now: now)
+        monkeypatch.setattr(time, "monotonic", lambda now=now: now)
         collected.tick("n")
         collected.flush()
     assert looked_up == ["127.0.0.1", "127.0.0.1"]

@@ -1,0 +1,144 @@
+"""The command line: what each command starts, what it prints, how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from click.testing import CliRunner, Result
+
+import restpipe
+from restpipe.cli import cli
+from restpipe.errors import ConfigError, NotConnected
+from restpipe.host import logs
+from restpipe.host.config import Config, Role
+
+
+@pytest.fixture(autouse=True)
+def _surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "given.toml").write_text("[pipe]\nport = 5\n")
+    for name in [name for name in os.environ if name.startswith("RP_") or name in ("DEBUG", "BIND_PORT")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("RP_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("RP_CONFIG_FILE", str(tmp_path / "given.toml"))
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, arguments)
+
+
+class Started:
+    """Stands in for the module of a process and keeps what its `main` was given."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, module: str) -> None:
+        self.calls: list[tuple[object, ...]] = []
+        self.failure: Exception | None = None
+        stand_in = ModuleType(module)
+        stand_in.main = self._main  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, module, stand_in)
+        monkeypatch.setattr(logs, "configure", lambda log, *, process: self.calls.append((process,)))
+
+    def _main(self, *given: object) -> int:
+        self.calls.append(given)
+        if self.failure:
+            raise self.failure
+        return 5
+
+
+PROCESSES = (
+    ("pipe", "restpipe.daemon.service"),
+    ("web", "restpipe.web.server"),
+    ("handlers", "restpipe.handler.worker"),
+)
+
+
+@pytest.mark.parametrize(("command", "module"), PROCESSES)
+def test_each_process(monkeypatch: pytest.MonkeyPatch, command: str, module: str) -> None:
+    started = Started(monkeypatch, module)
+    assert invoke(command, "server").exit_code == 5
+    (process,), (config,) = started.calls
+    assert process == command
+    assert isinstance(config, Config)
+    assert (config.role, config.pipe.port) == (Role.SERVER, 5)
+
+
+def test_run_passes_its_file_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    started = Started(monkeypatch, "restpipe.run")
+    (tmp_path / "other.toml").write_text("[web]\nworkers = 3")
+    assert invoke("run", "client", "--config", str(tmp_path / "other.toml")).exit_code == 5
+    monkeypatch.setenv("RP_CONFIG_FILE", str(tmp_path / "other.toml"))  # a child inherits this by itself
+    assert invoke("run", "client").exit_code == 5
+    (config, passthrough), (_, without) = started.calls
+    assert isinstance(config, Config)
+    assert (config.role, config.web.workers) == (Role.CLIENT, 3)
+    assert passthrough == ("--config", str(tmp_path / "other.toml"))
+    assert without == ()
+
+
+@pytest.mark.parametrize(("failure", "status"), [(ConfigError("no key"), 78), (NotConnected("no link"), 1)])
+def test_errors_on_purpose_are_one_line(
+    monkeypatch: pytest.MonkeyPatch, failure: Exception, status: int
+) -> None:
+    Started(monkeypatch, "restpipe.web.server").failure = failure
+    result = invoke("web", "server")
+    assert result.exit_code == status
+    assert result.output == f"restpipe: {failure}\n"
+
+
+def test_wrong_configuration_is_one_line_and_its_own_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BIND_PORT", "http")
+    result = invoke("config", "server")
+    assert result.exit_code == os.EX_CONFIG
+    assert result.output.startswith("restpipe: environment BIND_PORT: pipe.port must be")
+    assert len(result.output.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [("pipe",), ("pipe", "both"), ("config",), ("nothing",), ("web", "server", "-x")]
+)
+def test_a_command_line_that_cannot_be_understood(arguments: tuple[str, ...]) -> None:
+    assert invoke(*arguments).exit_code == 2
+
+
+def test_config_shows_value_and_source(tmp_path: Path) -> None:
+    lines = [" ".join(line.split()) for line in invoke("config", "server").output.splitlines()]
+    assert f"port = 5 # {tmp_path / 'given.toml'}" in lines
+    shown = json.loads(invoke("config", "server", "--json").output)
+    assert shown["pipe.port"] == {"value": 5, "source": str(tmp_path / "given.toml")}
+
+
+def test_the_table_needs_no_role_and_no_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RP_CONFIG_FILE", "/none")
+    both, one = invoke("config", "--markdown"), invoke("config", "client", "--markdown")
+    assert (both.exit_code, one.exit_code) == (0, 0)
+    assert "`pipe.port` (server only)" in both.output
+    assert "pipe.port" not in one.output
+
+
+def test_version() -> None:
+    assert invoke("--version").output == f"restpipe, version {restpipe.__version__}\n"
+
+
+def test_the_command_line_itself_carries_no_code_of_a_process() -> None:
+    code = "import restpipe.cli, sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603
+    imported = set(done.stdout.split())
+    heavy = {"falcon", "gunicorn", "uvicorn", "uvloop", "cryptography", "google", "asyncio", "statsd"}
+    rooms = {"restpipe.daemon", "restpipe.web", "restpipe.handler", "restpipe.transport", "restpipe.protocol"}
+    assert imported & (heavy | rooms) == set()
+    assert "restpipe.cli" in imported
+
+
+def test_module_and_parent_option(tmp_path: Path) -> None:
+    """`python -m restpipe` works, and a child whose parent is gone does not even start."""
+    command = [sys.executable, "-m", "restpipe", "pipe", "server", "--config", str(tmp_path / "none")]
+    gone = subprocess.run([*command, "--parent", "1"], capture_output=True, check=False)  # noqa: S603
+    assert (gone.returncode, gone.stderr) == (0, b"")
+    alone = subprocess.run(command, capture_output=True, check=False)  # noqa: S603
+    assert alone.returncode == os.EX_CONFIG
+    assert alone.stderr.decode() == f"restpipe: {tmp_path / 'none'}: there is no such file\n"
