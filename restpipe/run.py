@@ -136,15 +136,16 @@ class ProcessTree:
                 logger.error("%s cannot be started: %s", job.name, exc)
                 return os.EX_OSERR
             try:
-                return await _ended(process)
+                await _ended(process)
             except asyncio.CancelledError:
                 await self._stop(job, process)
                 raise
             finally:
-                _kill_group(process)
+                status = _clear_away(process)
+            return status
 
     async def _stop(self, job: Job, process: subprocess.Popen[bytes]) -> None:
-        process.terminate()
+        os.kill(process.pid, signal.SIGTERM)
         try:
             async with asyncio.timeout(self._patience_s):
                 await _ended(process)
@@ -173,7 +174,8 @@ def _start(job: Job, notify_address: str) -> subprocess.Popen[bytes]:
     )
 
 
-async def _ended(process: subprocess.Popen[bytes]) -> int:
+async def _ended(process: subprocess.Popen[bytes]) -> None:
+    """Waits for its end, and leaves it a zombie: its number is nobody else's until it is cleared away."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     descriptor = os.pidfd_open(process.pid)
@@ -183,13 +185,13 @@ async def _ended(process: subprocess.Popen[bytes]) -> int:
     finally:
         loop.remove_reader(descriptor)
         os.close(descriptor)
-    return process.wait()
 
 
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
+def _clear_away(process: subprocess.Popen[bytes]) -> int:
+    """Kill it if it still runs, and whatever it left behind; its status."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    return process.wait()
 
 
 @contextlib.contextmanager
@@ -213,4 +215,4 @@ def _ready_socket(on_ready: Callable[[], None]) -> Iterator[str]:
 
 
 def _in_words(status: int) -> str:
-    return f"status {status}" if status >= 0 else signal.Signals(-status).name
+    return f"status {status}" if status >= 0 else f"signal {-status}, {signal.strsignal(-status)}"

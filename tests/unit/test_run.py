@@ -223,6 +223,35 @@ def test_one_that_needs_time_to_end_gets_it(journal: Journal, tmp_path: Path) ->
     assert (tmp_path / "clean").exists()
 
 
+def test_stopping_when_a_child_has_just_ended_by_itself(journal: Journal, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+
+    async def scenario() -> None:
+        async with running(journal.job("a", f"open({str(gate)!r}).read()")) as tree:
+            pid = await journal.started("a", 1)
+            gate.open("w").close()
+            while alive(pid):  # without a turn of the loop: nobody but the kernel knows yet
+                pass
+        assert tree.task.cancelled()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("status", "words"), [(3, "status 3"), (-9, "signal 9, Killed")])
+def test_how_it_ended_is_said(
+    journal: Journal, caplog: pytest.LogCaptureFixture, status: int, words: str
+) -> None:
+    end = f"import os; os.kill(os.getpid(), {-status})" if status < 0 else f"import sys; sys.exit({status})"
+
+    async def scenario() -> None:
+        async with running(journal.job("a", end)):
+            await journal.started("a", 2)
+
+    asyncio.run(scenario())
+    assert f"a ended ({words}); starting it again in 0.1 s" in caplog.text
+
+
 def test_a_command_that_does_not_exist_is_tried_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
