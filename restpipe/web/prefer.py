@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-_PREFERENCE = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^,"])+')
+_PREFERENCE = re.compile(r'(?:"(?:[^"\\]|\\.)*(?:"|$)|[^,"])+')
 _WAIT = re.compile(
     r'\s*wait\s*=\s*(?:"\s*(\d+(?:\.\d+)?)\s*"|(\d+(?:\.\d+)?))\s*(?:;|$)', re.IGNORECASE | re.ASCII
 )
