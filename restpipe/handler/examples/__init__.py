@@ -1,0 +1,1 @@
+"""Event handlers to try and to start from."""

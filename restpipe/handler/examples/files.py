@@ -1,0 +1,46 @@
+"""Serves the files of one folder to the other end of the pipe."""
+
+from __future__ import annotations
+
+import mimetypes
+import os
+from pathlib import Path
+from typing import Any
+
+from restpipe import Context, EventError, EventHandler
+
+
+class FileServer(EventHandler):
+    """GET …/file//docs/report.pdf streams a file; GET …/files//docs lists a folder.
+
+    The folder is named by RP_FILES_ROOT, or by `root` in a subclass.
+    """
+
+    root = "."
+
+    def __init__(self) -> None:
+        self._root = Path(os.environ.get("RP_FILES_ROOT") or self.root).resolve(strict=True)
+
+    def get_file(self, ctx: Context, post_data: tuple[str, Any], *path: str) -> tuple[str, int, Any]:
+        found = self._find(path)
+        if not found.is_file():
+            raise EventError(2, "no such file", status=404)
+        mime, encoding = mimetypes.guess_type(found.name)
+        return ("application/octet-stream" if encoding or not mime else mime), 0, found.open("rb")
+
+    def get_files(self, ctx: Context, post_data: tuple[str, Any], *path: str) -> list[dict[str, Any]]:
+        found = self._find(path)
+        if not found.is_dir():
+            raise EventError(2, "no such folder", status=404)
+        inside = (entry for entry in sorted(found.iterdir()) if self._is_inside(entry) and entry.exists())
+        return [{"name": e.name, "folder": e.is_dir(), "size": e.stat().st_size} for e in inside]
+
+    def _find(self, path: tuple[str, ...]) -> Path:
+        # An argument may hold an encoded slash, and `..` or a link may lead out: only where it ends counts.
+        found = self._root.joinpath(*path)
+        if any("/" in part or "\0" in part for part in path) or not self._is_inside(found):
+            raise EventError(13, "not in the served folder", status=403)
+        return found
+
+    def _is_inside(self, path: Path) -> bool:
+        return path.resolve().is_relative_to(self._root)

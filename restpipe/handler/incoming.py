@@ -1,0 +1,74 @@
+"""An exchange, as the side that answers sees it, and the request's body in it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+from restpipe.errors import Code, Delivered, StreamReset
+from restpipe.handler.post_data import decode_body, mime_type
+from restpipe.handler.registry import Method
+from restpipe.handler.streaming import AsyncBodyReader, BodyReader
+from restpipe.protocol.schema_pb2 import Event, Origin, Reply
+
+
+class IncomingEvent(Protocol):
+    """What is used here of restpipe.transport.exchange.Exchange."""
+
+    event: Event
+    origin: Origin | None
+
+    async def read(self) -> bytes: ...
+    async def write(self, data: bytes, *, end: bool = False) -> None: ...
+    def reset(self, code: Code, detail: str = "", delivered: Delivered = ...) -> None: ...
+    def on_reset(self, callback: Callable[[StreamReset], None]) -> None: ...
+    def start_reply(self, reply: Reply, body: bytes = b"", *, end: bool) -> None: ...
+
+
+class PostData(NamedTuple):
+    """The request's body as it came in."""
+
+    content_type: str
+    body: bytes | AsyncBodyReader | BodyReader
+
+    @property
+    def size(self) -> int:
+        """Bytes that are still to be decoded."""
+        return len(self.body) if isinstance(self.body, bytes) else 0
+
+    def decode(self) -> tuple[str, Any]:
+        """What the method gets. `StreamReset` (BAD_REQUEST) when the body is not what its type says."""
+        if isinstance(self.body, bytes):
+            return decode_body(self.content_type, self.body)
+        return mime_type(self.content_type), self.body
+
+
+async def receive_body(exchange: IncomingEvent, method: Method, max_bytes: int) -> PostData:
+    """All of the body, or a reader for a method that wants one.
+
+    `StreamReset` when it is too large or breaks off.
+    """
+    content_type = exchange.event.content_type
+    if method.streamed and method.is_async:
+        return PostData(content_type, AsyncBodyReader(exchange))
+    if method.streamed:
+        return PostData(content_type, BodyReader(exchange, asyncio.get_running_loop()))
+    return PostData(content_type, await _read_all(exchange, max_bytes))
+
+
+async def _read_all(exchange: IncomingEvent, max_bytes: int) -> bytes:
+    if exchange.event.body_length > max_bytes:
+        raise _too_large(max_bytes)
+    gathered: list[bytes] = []
+    size = 0
+    while piece := await exchange.read():
+        size += len(piece)
+        if size > max_bytes:
+            raise _too_large(max_bytes)
+        gathered.append(piece)
+    return gathered[0] if len(gathered) == 1 else b"".join(gathered)
+
+
+def _too_large(max_bytes: int) -> StreamReset:
+    return StreamReset(Code.BODY_TOO_LARGE, f"the handler takes at most {max_bytes} bytes", Delivered.NO)

@@ -1,0 +1,187 @@
+"""The handler worker: a process that runs the user's event handler for its daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
+
+from restpipe.errors import ConfigError, RestPipeError
+from restpipe.handler.api import EventHandler
+from restpipe.handler.dispatch import Dispatcher
+from restpipe.handler.hooks import StateHooks, call_hook
+from restpipe.handler.registry import Registry
+from restpipe.host import loop
+from restpipe.host.config import Config, Role
+from restpipe.host.loader import load_class
+from restpipe.host.notify import Notifier
+from restpipe.host.stats import Stats
+from restpipe.protocol.schema_pb2 import ROLE_HANDLER
+from restpipe.transport.local import DaemonLink
+
+STATUS_INTERVAL_S = 5.0
+STOP_HOOK_S = 10.0
+
+_BUILT_IN = {
+    Role.SERVER: "restpipe.handler.examples.builtin.TestServerEventHandler",
+    Role.CLIENT: "restpipe.handler.examples.builtin.TestClientEventHandler",
+}
+_log = logging.getLogger(__name__)
+
+
+class StartHookError(RestPipeError):
+    """The user's start hook failed: the worker cannot do its work."""
+
+
+def main(config: Config) -> int:
+    """Runs until SIGTERM or SIGINT; the exit status.
+
+    `ConfigError` when the user's class cannot be had, before anything has been started.
+    """
+    handler = load_handler(config)
+    listeners = [handler, *load_listener(config)]
+    loop.run(Worker(config, handler, listeners).run())
+    return 0
+
+
+def load_handler(config: Config) -> EventHandler:
+    """The object that answers this worker's events."""
+    name = config.handlers.event_class or _BUILT_IN[config.role]
+    handler = _make(name, config)
+    if not isinstance(handler, EventHandler):
+        raise ConfigError(f"handlers.event_class: {name} does not inherit from restpipe.EventHandler")
+    return handler
+
+
+def load_listener(config: Config) -> list[object]:
+    """The object whose hooks are told of connections, if one is configured."""
+    name = config.handlers.connection_state_class
+    return [_make(name, config)] if name else []
+
+
+def _make(name: str, config: Config) -> object:
+    found = load_class(name, config.handlers.path)
+    try:
+        return found()
+    except (Exception, SystemExit) as exc:
+        place = _place(exc)
+        raise ConfigError(f"cannot create {name}: {place}{type(exc).__name__}: {exc}") from exc
+
+
+def _place(exc: BaseException) -> str:
+    step = exc.__traceback__.tb_next if exc.__traceback__ else None
+    while step is not None and step.tb_next is not None:
+        step = step.tb_next
+    return f"{step.tb_frame.f_code.co_filename}:{step.tb_lineno}: " if step else ""
+
+
+class Worker:
+    """Everything that lives as long as the process."""
+
+    def __init__(
+        self,
+        config: Config,
+        handler: EventHandler,
+        listeners: list[object],
+        *,
+        notifier: Notifier | None = None,
+    ) -> None:
+        self._config = config
+        self._handler = handler
+        self._listeners = listeners
+        self._registry = Registry.of(handler)
+        self._notifier = notifier or Notifier()
+
+    async def run(self) -> None:
+        """Answers events until cancelled; then drains."""
+        handlers = self._config.handlers
+        stats = Stats(self._config.statsd)
+        dispatcher = Dispatcher(
+            self._registry,
+            threads=handlers.threads,
+            concurrency=handlers.concurrency,
+            max_body_bytes=handlers.max_body_bytes,
+            stats=stats,
+            on_capacity=lambda capacity: link.set_capacity(capacity),
+        )
+        hooks = StateHooks(self._listeners, dispatcher.run_in_thread)
+        link = DaemonLink(
+            str(self._config.sockets.handlers),
+            ROLE_HANDLER,
+            capacity=dispatcher.capacity,
+            on_event=dispatcher.take,
+            on_notice=hooks.take,
+        )
+        async with _running(stats.run(), self._feed_watchdog()):
+            try:
+                await self._start_hook(dispatcher)
+                async with _running(hooks.run(), self._tell_status(link, dispatcher)):
+                    await self._serve(link)
+                await self._stop_hook(dispatcher)
+            finally:
+                await dispatcher.close()
+
+    async def _serve(self, link: DaemonLink) -> None:
+        """Until cancelled, and then until what is under way has been answered."""
+        name = type(self._handler).__name__
+        _log.info("%s answers events with %d methods", name, len(self._registry))
+        async with _running(link.run()) as (running,):
+            try:
+                await asyncio.wait([running])
+                running.result()
+            except asyncio.CancelledError:
+                _log.info("stopping")
+            finally:
+                self._notifier.stopping()
+                await link.drain(self._config.pipe.drain_timeout_s)
+
+    # The user's hooks.
+
+    async def _start_hook(self, dispatcher: Dispatcher) -> None:
+        try:
+            await call_hook(self._handler.start_hook, (), dispatcher.run_in_thread)
+        except (Exception, SystemExit) as exc:
+            _log.exception("start_hook failed")
+            raise StartHookError(f"start_hook failed: {type(exc).__name__}: {exc}") from exc
+
+    async def _stop_hook(self, dispatcher: Dispatcher) -> None:
+        try:
+            async with asyncio.timeout(STOP_HOOK_S):
+                await call_hook(self._handler.stop_hook, (), dispatcher.run_in_thread)
+        except (Exception, SystemExit):
+            _log.exception("stop_hook failed")
+
+    # What the service manager is told.
+
+    async def _tell_status(self, link: DaemonLink, dispatcher: Dispatcher) -> None:
+        await link.wait_connected()
+        self._notifier.ready("answering events")
+        said = ""
+        while True:
+            where = "answering events" if link.connected else "waiting for the pipe daemon"
+            status = f"{where}, {dispatcher.under_way} under way, {dispatcher.handled} done"
+            if status != said:
+                self._notifier.status(status)
+            said = status
+            await asyncio.sleep(STATUS_INTERVAL_S)
+
+    async def _feed_watchdog(self) -> None:
+        """In the loop: an async method that blocks it is what the watchdog is for."""
+        interval_s = self._notifier.watchdog_interval
+        while interval_s is not None:
+            self._notifier.trigger_watchdog()
+            await asyncio.sleep(interval_s)
+
+
+@contextlib.asynccontextmanager
+async def _running(*work: Coroutine[Any, Any, None]) -> AsyncIterator[list[asyncio.Task[None]]]:
+    """Tasks that live as long as the block."""
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
