@@ -16,6 +16,7 @@ import pytest
 
 import restpipe
 from restpipe.errors import ConfigError
+from restpipe.host import logs
 from restpipe.host.config import Config, Role, load
 from restpipe.run import Job, ProcessTree, jobs, main
 
@@ -286,7 +287,8 @@ def test_a_checkout_finds_itself(config: Config, monkeypatch: pytest.MonkeyPatch
     assert jobs(config)[0].command[1:3] == ["-m", "restpipe"]
 
 
-def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "configure", lambda log, *, process: None)
     (tmp_path / "file").touch()
     config = load(Role.SERVER, {"RP_RUNTIME_DIR": str(tmp_path / "file" / "x")}, tmp_path / "file")
     with pytest.raises(

@@ -220,3 +220,6 @@ def test_a_lookup_that_hangs_does_not_hold_up_the_end(
     asyncio.run(scenario())
     assert not release.is_set()  # it ended while the look-up still hung
     release.set()
+    for thread in threading.enumerate():
+        if thread.name == "statsd":
+            thread.join()
