@@ -83,6 +83,8 @@ class Edge:
             _break_off(call, str(reset))
         finally:
             call.end()
+            # The scope and the call hold each other; garbage of every request would wait for the collector.
+            del scope[CALL]
 
 
 async def _receive_nothing() -> dict[str, Any]:
