@@ -167,9 +167,13 @@ class Events:
             deadline=call.allow(wait_s),
         )
         self._statistics.tick(stats.SEND)
+        if _log.isEnabledFor(logging.DEBUG):
+            _log.debug("event %s: %s %s to %r", call.event_id.hex(), event.verb, event.target, event.to)
         try:
             reply = await sending.reply()
             self._statistics.timing(stats.SEND_TIME, sending.age_s)
+            if _log.isEnabledFor(logging.DEBUG):
+                _log.debug("event %s: %s after %.3f s", call.event_id.hex(), _in_short(reply), sending.age_s)
             await _put_reply(resp, reply, sending, call, wait_s)
         except asyncio.CancelledError:
             if not call.survive():
@@ -205,6 +209,10 @@ async def _put_body(
         return
     # For HEAD, Falcon takes the presence of a stream as a sign to leave Content-Length alone.
     resp.stream = replies.ReplyBody(exchange, length, call, idle_s)
+
+
+def _in_short(reply: Reply) -> str:
+    return f"code {reply.code}, HTTP status {reply.status or 200}, {reply.content_type or 'no type'}"
 
 
 def _refusal(code: Code, detail: str) -> Document:

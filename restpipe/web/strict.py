@@ -19,9 +19,43 @@ LINGER_S = 5.0
 LAST_REQUEST_S = 0.3
 """A stopping worker still takes what was already on its way to it over an idle connection."""
 MAX_PENDING = 65536
+MAX_HELD = 4096
 
 CONNECTION = "restpipe.connection"
 """Key of the ASGI scope: this connection, as the application sees it."""
+
+
+class GatheredWrites:
+    """A connection's transport for responses: the head leaves together with what follows in the same turn.
+
+    Some versions of uvloop make a system call of each write.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._held = b""
+        self.is_closing = transport.is_closing
+
+    def write(self, data: bytes) -> None:
+        if self._held:
+            data, self._held = self._held + data, b""
+            self._transport.write(data)
+        elif len(data) <= MAX_HELD:
+            self._held = data
+            self._loop.call_soon(self._flush)
+        else:
+            self._transport.write(data)
+
+    def _flush(self) -> None:
+        if self._held:
+            data, self._held = self._held, b""
+            if not self._transport.is_closing():
+                self._transport.write(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
 
 
 class StrictProtocol(HttpToolsProtocol):
@@ -40,6 +74,7 @@ class StrictProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.on_hangup: Callable[[], None] | None = None
+        self._writes = GatheredWrites(transport, self.loop)
         self._pending = b""
         self._body: Body | None = None
         self._reading_head = False
@@ -142,6 +177,7 @@ class StrictProtocol(HttpToolsProtocol):
         scope: dict[str, Any] = self.scope  # type: ignore[assignment]
         scope[CONNECTION] = self
         super().on_headers_complete()
+        self.cycle.transport = self._writes  # type: ignore[assignment]
         if self._leaving:
             self.cycle.keep_alive = False
 
@@ -174,13 +210,13 @@ class StrictProtocol(HttpToolsProtocol):
         if self.cycle is not None:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        self.transport.close()
+        self._writes.close()
 
     def _refuse(self, fault: Malformed) -> None:
         hang_up, self.on_hangup = self.on_hangup, None
         self.logger.info("refused a malformed request: %s", fault.detail)
         if self._may_answer():
-            self.transport.write(self._refusal(fault))
+            self._writes.write(self._refusal(fault))
         self.break_off()
         if hang_up is not None:
             hang_up()

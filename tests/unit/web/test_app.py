@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import threading
+import weakref
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from fake_daemon import Answer, FakeDaemon, FakeEvent, echo
@@ -13,6 +16,11 @@ from web_process import PATIENCE_S, UnixConnection, WebProcess, receive_all
 
 from restpipe.errors import Code, Delivered
 from restpipe.protocol.schema_pb2 import Header, Reply
+from restpipe.web.app import CALL, Edge, Scope, Send
+from restpipe.web.call import Call
+from restpipe.web.framing import NO_BODY
+from restpipe.web.strict import CONNECTION
+from restpipe.web.upload import Receive
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -519,3 +527,30 @@ def test_connections_are_kept_alive(web: WebProcess) -> None:
     assert json.loads(connection.getresponse().read())["body"] == "again"
     assert connection.sock is sock
     connection.close()
+
+
+def test_a_request_leaves_nothing_for_the_collector() -> None:
+    calls: list[weakref.ref[Call]] = []
+
+    class Connection:
+        target = b"/"
+        framing = NO_BODY
+        on_hangup: Callable[[], None] | None = None
+
+        def break_off(self) -> None: ...
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        calls.append(weakref.ref(scope[CALL]))
+
+    async def main() -> None:
+        scope: Scope = {"type": "http", CONNECTION: Connection()}
+
+        async def receive() -> dict[str, Any]:
+            return scope
+
+        async def send(message: dict[str, Any]) -> None: ...
+
+        await Edge(application)(scope, receive, send)
+        assert [call() for call in calls] == [None]
+
+    asyncio.run(main())

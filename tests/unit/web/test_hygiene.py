@@ -183,6 +183,12 @@ def test_pipelined_requests_are_answered_in_turn(web: WebProcess) -> None:
     ]
 
 
+def test_a_refusal_waits_for_its_turn(web: WebProcess) -> None:
+    head = b"HEAD /client/a/echo HTTP/1.1\r\n" + HOST + b"\r\n"
+    response = web.exchange(head + head + b"GET nonsense HTTP/9\r\n\r\n")
+    assert [part[:3] for part in response.split(b"HTTP/1.1 ")[1:]] == [b"200", b"200", b"400"]
+
+
 def test_a_request_may_come_byte_by_byte(web: WebProcess) -> None:
     request = CHUNKED.replace(b"Host", b"Connection: close\r\nHost") + b"5\r\nhello\r\n1\r\n!\r\n0\r\n\r\n"
     response = web.exchange(*(bytes([byte]) for byte in request))

@@ -62,7 +62,7 @@ class WebProcess:
             "PYTHONUNBUFFERED": "1",
         }
         with self.log_path.open("wb") as log:
-            self.process = subprocess.Popen(  # noqa: S603
+            self.process = subprocess.Popen(
                 [sys.executable, "-c", _MAIN, self._role, str(file), str(self._listen_fd)],
                 env=environ | self._environ,
                 stderr=log,
