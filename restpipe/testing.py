@@ -151,6 +151,8 @@ class PipeTester:
 
     def _running(self) -> asyncio.Runner:
         if self._runner is None:
+            if asyncio._get_running_loop() is not None:
+                raise RuntimeError("a PipeTester cannot be used inside a running event loop")
             self._runner = asyncio.Runner()
             self._dispatcher = self._runner.run(self._start())
         return self._runner
@@ -189,34 +191,34 @@ class MemoryExchange:
         self.closed = False
         self._pieces = [body[at : at + MAX_BODY] for at in range(0, len(body), MAX_BODY)]
         self._reply: Reply | None = None
-        self._data = bytearray()
-        self._failure: StreamReset | None = None
+        self.data = bytearray()
+        self.failure: StreamReset | None = None
         self._on_reset: Callable[[StreamReset], None] | None = None
 
     async def read(self) -> bytes:
-        if self._failure is not None:
-            raise self._failure
+        if self.failure is not None:
+            raise self.failure
         return self._pieces.pop(0) if self._pieces else b""
 
     async def write(self, data: bytes, *, end: bool = False) -> None:
         await asyncio.sleep(0)
-        if self._failure is not None:
-            raise self._failure
-        self._data += data
+        if self.failure is not None:
+            raise self.failure
+        self.data += data
         if end:
             self.closed = True
 
     def start_reply(self, reply: Reply, body: bytes = b"", *, end: bool) -> None:
-        if self._failure is not None:
-            raise self._failure
+        if self.failure is not None:
+            raise self.failure
         self._reply = reply
-        self._data += body
+        self.data += body
         if end:
             self.closed = True
 
     def reset(self, code: Code, detail: str = "", delivered: Delivered = Delivered.UNKNOWN) -> None:
         if not self.closed:
-            self._failure = StreamReset(code, detail, delivered)
+            self.failure = StreamReset(code, detail, delivered)
             self.closed = True
 
     def on_reset(self, callback: Callable[[StreamReset], None]) -> None:
@@ -226,8 +228,8 @@ class MemoryExchange:
         """The caller leaves."""
         if not self.closed:
             self.reset(Code.CANCELLED, "the caller hung up")
-            if self._on_reset is not None and self._failure is not None:
-                self._on_reset(self._failure)
+            if self._on_reset is not None and self.failure is not None:
+                self._on_reset(self.failure)
 
     def result(self) -> Result:
         """What came back."""
@@ -240,10 +242,10 @@ class MemoryExchange:
         if reply.HasField("body_length"):
             headers.append(("content-length", str(reply.body_length)))
         headers.append(("x-event-return-code", str(reply.code)))
-        return Result(reply.status, reply.code, Headers(headers), bytes(self._data), self._failure)
+        return Result(reply.status, reply.code, Headers(headers), bytes(self.data), self.failure)
 
     def _problem(self) -> Result:
-        failure = self._failure or StreamReset(Code.UNSPECIFIED)
+        failure = self.failure or StreamReset(Code.UNSPECIFIED)
         problem = PROBLEMS.get(failure.code)
         status = problem.status if problem else 499
         document = {"status": status, "title": problem.title if problem else failure.code.name}

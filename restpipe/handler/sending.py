@@ -58,6 +58,8 @@ async def _send_stream(
     except Exception as exc:
         _log.exception("a stream failed before its first byte")
         return answer_of_exception(exc)
+    # A file may grow while it is sent, but its length is told already.
+    first = first[:length]
     on_start()
     exchange.start_reply(head, first[:PIECE], end=False)
     try:
@@ -78,7 +80,6 @@ async def _send_rest(
         await exchange.write(first[PIECE:])
         sent = len(first)
     async for piece in source:
-        # A file may grow while it is sent, but its length has been told already.
         if length is not None and sent + len(piece) > length:
             piece = piece[: length - sent]
         if piece:

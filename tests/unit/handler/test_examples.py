@@ -1,0 +1,107 @@
+"""The event handlers that come with RestPipe."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from restpipe.handler.api import ClientEventHandler, ServerEventHandler
+from restpipe.handler.examples.builtin import TestClientEventHandler, TestServerEventHandler
+from restpipe.handler.examples.files import FileServer
+from restpipe.testing import PipeTester
+
+
+@pytest.mark.parametrize(
+    ("handler", "base", "side"),
+    [
+        (TestServerEventHandler, ServerEventHandler, "server"),
+        (TestClientEventHandler, ClientEventHandler, "client"),
+    ],
+)
+def test_the_walkthrough(handler: type[ServerEventHandler], base: type, side: str) -> None:
+    assert issubclass(handler, base)
+    with PipeTester(handler) as pipe:
+        assert pipe.get("/time").json()[f"time_from_{side}"] > 1_700_000_000
+        assert pipe.get("/cat//hello%20/world").json() == {f"result_from_{side}": "hello world"}
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PipeTester]:
+    root = tmp_path / "root"
+    (root / "docs").mkdir(parents=True)
+    (root / "docs" / "a b.txt").write_text("hello")
+    (root / "big.bin").write_bytes(bytes(range(256)) * 2048)
+    (root / "packed.tar.gz").write_bytes(b"x")
+    (root / "inside").symlink_to("docs/a b.txt")
+    (root / "outside").symlink_to(tmp_path / "secret")
+    (root / "up").symlink_to("..")
+    (root / "dangling").symlink_to("nowhere")
+    os.mkfifo(root / "pipe")
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "root-too").write_text("secret")
+    monkeypatch.setenv("RP_FILES_ROOT", str(root))
+    with PipeTester(FileServer) as tester:
+        yield tester
+
+
+def test_files_are_served(files: PipeTester) -> None:
+    result = files.get("/file//docs/a%20b.txt")
+    assert (result.text, result.content_type, result.headers["content-length"]) == (
+        "hello",
+        "text/plain",
+        "5",
+    )
+    assert files.get("/file//big.bin").data == bytes(range(256)) * 2048
+    assert files.get("/file//inside").text == "hello"
+    assert files.get("/file//packed.tar.gz").content_type == "application/octet-stream"
+    assert files.head("/file//big.bin").headers["content-length"] == str(256 * 2048)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "..",
+        "../secret",
+        "../root-too",
+        "docs/../../secret",
+        "outside",
+        "up/secret",
+        quote("/etc/passwd", safe=""),
+        quote("../secret", safe=""),
+        "docs/" + quote("../../secret", safe=""),
+        "%00",
+        "docs%00/a%20b.txt",
+    ],
+)
+def test_nothing_outside_of_the_folder_is_served(files: PipeTester, target: str) -> None:
+    for noun in ("file", "files"):
+        result = files.get(f"/{noun}//{target}")
+        assert (result.status, result.code) == (403, 13)
+        assert b"hello" not in result.data
+
+
+@pytest.mark.parametrize("target", ["/file//none", "/file//docs", "/file", "/file//pipe", "/files//none"])
+def test_what_is_not_there(files: PipeTester, target: str) -> None:
+    assert files.get(target).status == 404
+
+
+def test_folders_are_listed(files: PipeTester) -> None:
+    listed = files.get("/files").json()
+    assert [entry["name"] for entry in listed] == ["big.bin", "docs", "inside", "packed.tar.gz", "pipe"]
+    assert [entry["folder"] for entry in listed] == [False, True, False, False, False]
+    assert files.get("/files//docs").json() == [{"name": "a b.txt", "folder": False, "size": 5}]
+
+
+def test_a_subclass_may_name_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RP_FILES_ROOT", raising=False)
+    (tmp_path / "x").write_text("x")
+
+    class Mine(FileServer):
+        root = str(tmp_path)
+
+    with PipeTester(Mine) as pipe:
+        assert pipe.get("/file//x").text == "x"

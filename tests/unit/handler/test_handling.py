@@ -1,0 +1,575 @@
+"""An event from its target to its reply, through the dispatcher."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import gzip
+import io
+import os
+import sys
+import threading
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from restpipe import Context, EventError, EventHandler, Reply, streamed
+from restpipe.errors import Code, Delivered
+from restpipe.handler.dispatch import OVERLOAD_FACTOR, Dispatcher
+from restpipe.handler.registry import Registry
+from restpipe.host.options import Statsd
+from restpipe.host.stats import Stats
+from restpipe.protocol.schema_pb2 import Event, Origin
+from restpipe.testing import MemoryExchange, PipeTester
+
+Run = Callable[[Awaitable[object]], object]
+Eventually = Callable[[Callable[[], object]], Awaitable[None]]
+PostData = tuple[str, Any]
+LARGE = 5 * 65536 + 7
+
+
+class Handler(EventHandler):
+    def __init__(self) -> None:
+        self.seen: dict[str, Any] = {}
+        self.gate = threading.Event()
+        self.waiting = threading.Event()
+
+    def get_context(self, ctx: Context, post_data: PostData, *arguments: str, **query: Any) -> Any:
+        self.seen = {"ctx": ctx, "post_data": post_data, "arguments": arguments, "query": query}
+        return {"thread": threading.get_ident()}
+
+    post_context = put_context = delete_context = patch_context = get_context
+
+    async def get_loop(self, ctx: Context, post_data: PostData) -> Any:
+        await asyncio.sleep(0)
+        return {"thread": threading.get_ident()}
+
+    async def post_echo(self, ctx: Context, post_data: PostData) -> Any:
+        return Reply(post_data[1], content_type=post_data[0])
+
+    def get_awaitable(self, ctx: Context, post_data: PostData) -> Any:
+        return self.get_loop(ctx, post_data)
+
+    def get_large(self, ctx: Context, post_data: PostData) -> Any:
+        return b"x" * LARGE
+
+    def get_none(self, ctx: Context, post_data: PostData) -> None: ...
+
+    def get_raise(self, ctx: Context, post_data: PostData, name: str) -> Any:
+        raise {"ValueError": ValueError, "SystemExit": SystemExit, "StopIteration": StopIteration}[name]("oh")
+
+    async def post_raise(self, ctx: Context, post_data: PostData, name: str) -> Any:
+        errors = {"ValueError": ValueError, "SystemExit": SystemExit, "Cancelled": asyncio.CancelledError}
+        raise errors[name]("oh")
+
+    def get_chosen(self, ctx: Context, post_data: PostData) -> Any:
+        raise EventError(17, "mine", status=409)
+
+    def get_unsendable(self, ctx: Context, post_data: PostData) -> Any:
+        return object()
+
+    async def post_unsendable(self, ctx: Context, post_data: PostData) -> Any:
+        return object()
+
+    def get_generator(self, ctx: Context, post_data: PostData) -> Iterator[str]:
+        for n in range(3):
+            yield f"{n},"
+
+    async def get_agenerator(self, ctx: Context, post_data: PostData) -> AsyncIterator[bytes]:
+        for n in range(3):
+            await asyncio.sleep(0)
+            yield b"%d," % n
+
+    def get_broken(self, ctx: Context, post_data: PostData, after: str) -> Iterator[bytes]:
+        for _ in range(int(after)):
+            yield b"x" * 65536
+        raise ValueError("broken")
+
+    def get_huge(self, ctx: Context, post_data: PostData) -> Any:
+        return "application/x-huge", 4, iter([b"a" * LARGE, b"b"])
+
+    def get_file(self, ctx: Context, post_data: PostData, name: str) -> Any:
+        self.seen["file"] = open(name, "rb")  # noqa: SIM115, PTH123
+        return self.seen["file"]
+
+    def get_unpacked(self, ctx: Context, post_data: PostData) -> Any:
+        return gzip.open(io.BytesIO(gzip.compress(b"0" * LARGE)))
+
+    @streamed
+    def put_upload(self, ctx: Context, post_data: PostData) -> Any:
+        mime, reader = post_data
+        return {"mime": mime, "first": reader.read(3).decode(), "size": 3 + sum(map(len, reader))}
+
+    @streamed
+    async def put_aupload(self, ctx: Context, post_data: PostData) -> Any:
+        mime, reader = post_data
+        first = await reader.read(3)
+        return {
+            "mime": mime,
+            "first": first.decode(),
+            "size": 3 + sum([len(piece) async for piece in reader]),
+        }
+
+    def get_block(self, ctx: Context, post_data: PostData) -> Any:
+        self.seen["ctx"] = ctx
+        self.waiting.set()
+        self.gate.wait(10)
+
+    async def get_sleep(self, ctx: Context, post_data: PostData) -> Any:
+        self.seen["ctx"] = ctx
+        self.waiting.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            self.seen["ended"] = sys.exc_info()[0]
+
+    def get_endless(self, ctx: Context, post_data: PostData) -> Iterator[bytes]:
+        try:
+            while True:
+                self.waiting.set()
+                yield b"x" * 1000
+        finally:
+            self.seen["closed"] = True
+
+
+@pytest.fixture
+def pipe() -> Iterator[PipeTester]:
+    with PipeTester(Handler(), peer="alpha", address=("192.0.2.7", 4711)) as tester:
+        yield tester
+
+
+def seen(pipe: PipeTester) -> dict[str, Any]:
+    assert isinstance(pipe.handler, Handler)
+    return pipe.handler.seen
+
+
+def test_what_a_method_is_called_with(pipe: PipeTester) -> None:
+    target = "/context//a%20b/%2F/?x=1&y=2&y=3"
+    result = pipe.get(target, headers={"X-One": "1"}, timeout_s=20)
+    assert (result.status, result.code) == (200, 0)
+    got = seen(pipe)
+    ctx = got["ctx"]
+    assert got["arguments"] == ("a b", "/", "")
+    assert got["query"] == ctx.query == {"x": "1", "y": ["2", "3"]}
+    assert got["post_data"] == ("", "")
+    assert (ctx.peer, ctx.participant_address) == ("alpha", ("192.0.2.7", 4711))
+    assert (ctx.verb, ctx.target) == ("GET", target)
+    assert len(bytes.fromhex(ctx.event_id)) == 16
+    assert 0 < ctx.deadline.remaining_s <= 20
+    assert ctx.headers["x-one"] == ctx.headers["X-ONE"] == "1"
+    assert not ctx.cancelled
+
+
+@pytest.mark.parametrize("verb", ["POST", "PUT", "PATCH", "DELETE"])
+def test_bodies_are_decoded(pipe: PipeTester, verb: str) -> None:
+    pipe.send(verb, "/context", json={"a": [1]})
+    assert seen(pipe)["post_data"] == ("application/json", {"a": [1]})
+    pipe.send(verb, "/context", data="é")
+    assert seen(pipe)["post_data"] == ("text/plain", "é")
+    pipe.send(verb, "/context", data=b"\xff" * LARGE, content_type="image/png")
+    assert seen(pipe)["post_data"] == ("image/png", b"\xff" * LARGE)
+    assert seen(pipe)["ctx"].headers["Content-Type"] == "image/png"
+    pipe.send(verb, "/context")
+    assert seen(pipe)["post_data"] == ("", "")
+
+
+def test_plain_methods_run_in_threads_and_async_ones_in_the_loop(pipe: PipeTester) -> None:
+    assert pipe.get("/context").json()["thread"] != threading.get_ident()
+    assert pipe.get("/loop").json()["thread"] == threading.get_ident()
+    assert pipe.get("/awaitable").json()["thread"] == threading.get_ident()
+
+
+def test_bodies_of_any_size_come_and_go(pipe: PipeTester) -> None:
+    assert pipe.get("/large").data == b"x" * LARGE
+    body = os.urandom(LARGE)
+    assert pipe.post("/echo", data=body, content_type="a/b").data == body
+    result = pipe.get("/none")
+    assert (result.data, result.code, result.content_type) == (b"", 0, "")
+
+
+@pytest.mark.parametrize(
+    ("verb", "name"),
+    [
+        ("GET", "ValueError"),
+        ("GET", "SystemExit"),
+        ("GET", "StopIteration"),
+        ("POST", "ValueError"),
+        ("POST", "SystemExit"),
+        ("POST", "Cancelled"),
+    ],
+)
+def test_exceptions_are_answers(pipe: PipeTester, verb: str, name: str) -> None:
+    result = pipe.send(verb, f"/raise//{name}")
+    assert (result.status, result.code) == (500, 251)
+    said = result.json()["exception"]
+    assert name in said["class"]
+    assert said["message"] == "oh"
+    assert "test_handling.py" in said["traceback"]
+    assert pipe.get("/none").code == 0
+
+
+def test_authors_choose_the_code(pipe: PipeTester) -> None:
+    result = pipe.get("/chosen")
+    assert (result.status, result.code) == (409, 17)
+    assert result.json()["exception"]["message"] == "mine"
+
+
+@pytest.mark.parametrize("verb", ["GET", "POST"])
+def test_what_cannot_be_sent_is_the_methods_fault(pipe: PipeTester, verb: str) -> None:
+    result = pipe.send(verb, "/unsendable")
+    assert (result.status, result.code) == (500, 251)
+    assert result.json()["exception"]["class"] == "TypeError"
+
+
+def test_unknown_nouns_and_verbs(pipe: PipeTester) -> None:
+    for verb, target in (("GET", "/nothing"), ("POST", "/none"), ("TRACE", "/none"), ("GET", "/start_hook")):
+        result = pipe.send(verb, target)
+        assert (result.status, result.code) == (404, 255)
+        assert result.json()["error"]["verb"] == verb
+
+
+@pytest.mark.parametrize(
+    ("target", "detail"),
+    [
+        ("/raise", "argument: 'name'"),
+        ("/raise//a/b", "too many positional"),
+        ("/none?x=1", "unexpected keyword"),
+        ("/raise//a?name=b", "multiple values"),
+        ("/context?ctx=b", "multiple values"),
+        ("/none%zz", "percent-escape"),
+    ],
+)
+def test_what_the_caller_got_wrong_reaches_no_method(pipe: PipeTester, target: str, detail: str) -> None:
+    result = pipe.get(target)
+    assert (result.status, result.code) == (400, None)
+    assert detail in result.json()["detail"]
+    assert result.failure is not None
+    assert result.failure.delivered is Delivered.NO
+
+
+def test_a_body_that_is_not_what_it_says(pipe: PipeTester) -> None:
+    for target in ("/context", "/echo"):
+        result = pipe.post(target, data=b"{", content_type="application/json")
+        assert result.status == 400
+    large = b"[" + b"1," * 200_000
+    assert pipe.post("/echo", data=large, content_type="application/json").status == 400
+
+
+def test_a_body_over_the_limit_is_refused_unless_it_is_streamed() -> None:
+    with PipeTester(Handler, max_body_bytes=100_000) as pipe:
+        assert pipe.post("/echo", data=b"x" * 100_000).status == 200
+        result = pipe.post("/echo", data=b"x" * 100_001)
+        assert (result.status, result.code) == (413, None)
+        for target in ("/upload", "/aupload"):
+            result = pipe.put(target, data=b"abc" + b"x" * LARGE, content_type="a/b; c=d")
+            assert result.json() == {"mime": "a/b", "first": "abc", "size": 3 + LARGE}
+
+
+def test_head_is_get_without_the_body(pipe: PipeTester) -> None:
+    for noun, length in (("large", LARGE), ("none", 0)):
+        result = pipe.head(f"/{noun}")
+        assert (result.status, result.code, result.data) == (200, 0, b"")
+        assert result.headers["content-length"] == str(length)
+    assert pipe.head("/generator").data == b""
+    assert pipe.head("/raise//ValueError").code == 251
+
+
+def test_head_of_a_stream_takes_nothing_from_it(pipe: PipeTester, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"0123456789")
+    result = pipe.head(f"/file//{str(path).replace('/', '%2F')}")
+    assert (result.headers["content-length"], result.data) == ("10", b"")
+    pipe.close()
+
+
+def test_options_are_answered_from_the_registry(pipe: PipeTester) -> None:
+    result = pipe.options("/context")
+    assert (result.status, result.code, result.data) == (204, 0, b"")
+    assert result.headers["allow"] == "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+    assert pipe.options("/nothing").status == 404
+
+
+def test_streams(pipe: PipeTester, tmp_path: Path) -> None:
+    assert pipe.get("/generator").data == b"0,1,2,"
+    assert pipe.get("/agenerator").data == b"0,1,2,"
+    huge = pipe.get("/huge")
+    assert (huge.data, huge.code, huge.content_type) == (b"a" * LARGE + b"b", 4, "application/x-huge")
+    assert "content-length" not in huge.headers
+    path = tmp_path / "file"
+    for content in (os.urandom(LARGE), b"x", b""):
+        path.write_bytes(content)
+        result = pipe.get(f"/file//{str(path).replace('/', '%2F')}")
+        assert result.data == content
+        assert result.headers["content-length"] == str(len(content))
+        assert seen(pipe)["file"].closed
+    assert pipe.get("/unpacked").data == b"0" * LARGE
+
+
+def test_a_stream_that_fails_before_its_first_byte_is_answered(pipe: PipeTester) -> None:
+    result = pipe.get("/broken//0")
+    assert (result.status, result.code, result.failure) == (500, 251, None)
+    assert result.json()["exception"]["message"] == "broken"
+
+
+def test_a_stream_that_fails_later_never_looks_whole(pipe: PipeTester) -> None:
+    result = pipe.get("/broken//3")
+    assert result.status == 200
+    assert result.failure is not None
+    assert (result.failure.code, result.failure.delivered) == (Code.REPLY_BROKEN, Delivered.YES)
+
+
+class Growing(io.BytesIO):
+    """A file that has more or less in it than its length says when it is read."""
+
+    change = b""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        if data and self.change:
+            data, self.change = data + self.change, b""
+        return data
+
+
+def test_a_file_that_changes_meanwhile() -> None:
+    class Files(EventHandler):
+        def get_longer(self, ctx: Context, post_data: PostData) -> Any:
+            file = Growing(b"0123456789")
+            file.change = b"more"
+            return file
+
+        def get_shorter(self, ctx: Context, post_data: PostData) -> Any:
+            file = Growing(b"x" * 100_000)
+            iterator = iter([b"x" * 70_000])
+            file.read = lambda size=-1, /: next(iterator, b"")  # type: ignore[method-assign]
+            return file
+
+    with PipeTester(Files) as pipe:
+        assert pipe.get("/longer").data == b"0123456789"
+        shorter = pipe.get("/shorter")
+        assert shorter.failure is not None
+        assert shorter.failure.code is Code.REPLY_BROKEN
+
+
+# Cancellation and limits, with a loop at hand.
+
+
+class Ends:
+    """A dispatcher, and events that are put into it."""
+
+    def __init__(self, handler: EventHandler, *, stats: Stats | None = None, **limits: int) -> None:
+        self.capacities: list[int] = []
+        self.dispatcher = Dispatcher(
+            Registry.of(handler),
+            threads=limits.get("threads", 2),
+            concurrency=limits.get("concurrency", 4),
+            max_body_bytes=1 << 20,
+            stats=stats or Stats.off(),
+            on_capacity=self.capacities.append,
+        )
+
+    def send(self, target: str, timeout_ms: int = 30_000) -> MemoryExchange:
+        event = Event(id=b"0" * 16, verb="GET", target=target, timeout_ms=timeout_ms)
+        exchange = MemoryExchange(event, Origin(peer="a"), b"")
+        self.dispatcher.take(exchange)
+        return exchange
+
+
+def test_a_caller_who_hangs_up_cancels_an_async_method(run: Run, eventually: Eventually) -> None:
+    async def main() -> None:
+        handler = Handler()
+        ends = Ends(handler)
+        exchange = ends.send("/sleep")
+        await eventually(handler.waiting.is_set)
+        exchange.hang_up()
+        await ends.dispatcher.wait_idle()
+        assert handler.seen["ended"] is asyncio.CancelledError
+        assert handler.seen["ctx"].cancelled
+        await ends.dispatcher.close()
+
+    run(main())
+
+
+def test_a_thread_that_does_not_come_back_is_no_capacity(run: Run, eventually: Eventually) -> None:
+    async def main() -> None:
+        handler = Handler()
+        ends = Ends(handler)
+        assert ends.dispatcher.capacity == 2
+        exchange = ends.send("/block")
+        await eventually(handler.waiting.is_set)
+        assert not handler.seen["ctx"].cancelled
+        exchange.hang_up()
+        await ends.dispatcher.wait_idle()
+        assert handler.seen["ctx"].cancelled
+        assert ends.capacities == [1]
+        assert ends.send("/none").event.verb == "GET"
+        await ends.dispatcher.wait_idle()
+        handler.gate.set()
+        await eventually(lambda: ends.capacities == [1, 2])
+        await ends.dispatcher.close()
+
+    run(main())
+
+
+def test_a_caller_who_hangs_up_closes_a_generator(run: Run, eventually: Eventually) -> None:
+    async def main() -> None:
+        handler = Handler()
+        ends = Ends(handler)
+        exchange = ends.send("/endless")
+        await eventually(lambda: len(exchange.data) > 100_000)
+        exchange.hang_up()
+        await ends.dispatcher.wait_idle()
+        await eventually(lambda: handler.seen.get("closed"))
+        await ends.dispatcher.close()
+
+    run(main())
+
+
+def test_past_the_deadline_the_event_is_given_up(run: Run) -> None:
+    async def main() -> None:
+        handler = Handler()
+        ends = Ends(handler)
+        exchange = ends.send("/sleep", timeout_ms=1)
+        await ends.dispatcher.wait_idle()
+        assert exchange.failure is not None
+        assert exchange.failure.code is Code.DEADLINE
+        assert handler.seen["ended"] is asyncio.CancelledError
+        await ends.dispatcher.close()
+
+    run(main())
+
+
+def test_the_deadline_is_for_the_beginning_of_the_reply(run: Run, eventually: Eventually) -> None:
+    class Slow(EventHandler):
+        async def get_body(self, ctx: Context, post_data: PostData) -> AsyncIterator[bytes]:
+            yield b"begun"
+            while not ctx.deadline.passed:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(0.01)
+            yield b" and done"
+
+    async def main() -> None:
+        ends = Ends(Slow())
+        exchange = ends.send("/body", timeout_ms=200)
+        await ends.dispatcher.wait_idle()
+        assert exchange.data == b"begun and done"
+        await ends.dispatcher.close()
+
+    run(main())
+
+
+def test_an_event_that_finds_no_thread_in_time_is_not_delivered(run: Run, eventually: Eventually) -> None:
+    async def main() -> None:
+        handler = Handler()
+        ends = Ends(handler, threads=1)
+        blocking = ends.send("/block")
+        await eventually(handler.waiting.is_set)
+        late = ends.send("/context", timeout_ms=1)
+        await eventually(lambda: late.failure)
+        handler.gate.set()
+        await ends.dispatcher.wait_idle()
+        assert late.failure is not None
+        assert late.failure.code is Code.DEADLINE
+        assert blocking.failure is None
+        assert "post_data" not in handler.seen
+        await ends.dispatcher.close()
+
+    run(main())
+
+
+def test_async_methods_are_bounded(run: Run, eventually: Eventually) -> None:
+    class Counting(EventHandler):
+        now = most = 0
+
+        async def get_count(self, ctx: Context, post_data: PostData) -> None:
+            self.now += 1
+            self.most = max(self.most, self.now)
+            await asyncio.sleep(0)
+            self.now -= 1
+
+    async def main() -> None:
+        handler = Counting()
+        ends = Ends(handler, threads=1, concurrency=3)
+        assert ends.dispatcher.capacity == 3
+        for _ in range(12):
+            ends.send("/count")
+        await ends.dispatcher.wait_idle()
+        assert handler.most == 3
+        assert ends.dispatcher.handled == 12
+        await ends.dispatcher.close()
+
+    run(main())
+
+
+def test_a_daemon_that_does_not_heed_the_capacity_is_refused(run: Run, eventually: Eventually) -> None:
+    async def main() -> None:
+        handler = Handler()
+        ends = Ends(handler, threads=1, concurrency=1)
+        exchanges = [ends.send("/sleep") for _ in range(OVERLOAD_FACTOR * 2 + 3)]
+        refused = [exchange.failure for exchange in exchanges if exchange.failure]
+        assert [failure.code for failure in refused] == [Code.OVERLOADED] * 3
+        await eventually(handler.waiting.is_set)
+        await ends.dispatcher.close()
+        assert all(exchange.failure for exchange in exchanges)
+
+    run(main())
+
+
+def test_nothing_of_an_event_is_left_for_the_collector(run: Run) -> None:
+    async def main() -> None:
+        ends = Ends(Handler())
+        kept = []
+        gc.disable()
+        try:
+            for target in ("/none", "/loop", "/raise//ValueError", "/nothing", "/generator", "/none%zz"):
+                exchange = ends.send(target)
+                await ends.dispatcher.wait_idle()
+                kept.append((target, weakref.ref(exchange)))
+                del exchange
+            await asyncio.sleep(0.01)
+            assert [target for target, reference in kept if reference() is not None] == []
+        finally:
+            gc.enable()
+        await ends.dispatcher.close()
+
+    run(main())
+
+
+def test_metrics_of_the_original(run: Run) -> None:
+    class Noted(Stats):
+        def __init__(self) -> None:
+            super().__init__(Statsd(host="", port=0))
+            self.names: list[str] = []
+
+        def tick(self, name: str, n: int = 1) -> None:
+            self.names.append(name)
+
+        def timing(self, name: str, seconds: float) -> None:
+            assert 0 <= seconds < 10
+            self.names.append(name)
+
+    async def main() -> None:
+        stats = Noted()
+        ends = Ends(Handler(), stats=stats)
+        ends.send("/none")
+        await ends.dispatcher.wait_idle()
+        assert stats.names == [
+            "message.receive.tick",
+            "message.received.handle.get_none.tick",
+            "message.received.handle.get_none.timing",
+            "message.receive.handle.timing",
+        ]
+        await ends.dispatcher.close()
+
+    run(main())
+
+
+def test_each_line_of_an_events_logger_says_which_it_is(
+    pipe: PipeTester, caplog: pytest.LogCaptureFixture
+) -> None:
+    pipe.get("/context")
+    ctx = seen(pipe)["ctx"]
+    ctx.logger.warning("look at %s", "this")
+    assert caplog.records[-1].getMessage() == f"[alpha {ctx.event_id}] look at this"

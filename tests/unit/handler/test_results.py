@@ -1,0 +1,194 @@
+"""From what a method returns or raises to the reply."""
+
+from __future__ import annotations
+
+import collections
+import gzip
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from restpipe import EventError, Reply
+from restpipe.handler.results import Stream, answer_of, answer_of_exception, answer_unhandled
+
+JSON = "application/json"
+BYTES = "application/octet-stream"
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+Pair = collections.namedtuple("Pair", "a b")
+
+
+@pytest.mark.parametrize(
+    ("result", "content_type", "code", "body"),
+    [
+        ({"a": 1}, JSON, 0, b'{"a": 1}'),
+        ([], JSON, 0, b"[]"),
+        (0, JSON, 0, b"0"),
+        (False, JSON, 0, b"false"),
+        ("\u00e9", JSON, 0, b"\xc3\xa9"),
+        ({"a": "\u00e9\ud800"}, JSON, 0, b'{"a": "\\u00e9\\ud800"}'),
+        ('{"ready": 1}', JSON, 0, b'{"ready": 1}'),
+        (b"\0\xff", BYTES, 0, b"\0\xff"),
+        (bytearray(b"x"), BYTES, 0, b"x"),
+        (memoryview(b"xy")[1:], BYTES, 0, b"y"),
+        (None, "", 0, b""),
+        ((None, 7, {"a": 1}), JSON, 7, b'{"a": 1}'),
+        ((JSON, 7, '{"ready": 1}'), JSON, 7, b'{"ready": 1}'),
+        (("application/problem+json; x=y", -1, [1]), "application/problem+json; x=y", -1, b"[1]"),
+        (("text/plain", 0, "hello"), "text/plain", 0, b"hello"),
+        (("text/plain", 2**31 - 1, None), "text/plain", 2**31 - 1, b""),
+        (("image/png", 0, b"\x89"), "image/png", 0, b"\x89"),
+    ],
+)
+def test_results(result: Any, content_type: str, code: int, body: bytes) -> None:
+    answer = answer_of(result)
+    assert answer.head.content_type == content_type
+    assert answer.head.code == code
+    assert answer.head.status == 200
+    assert answer.body == body
+    assert answer.head.body_length == len(body)
+    assert answer.head.HasField("body_length")
+
+
+@given(JSON_VALUES.filter(lambda value: value is not None and not isinstance(value, str)))
+def test_plain_data_comes_back_as_it_was(value: Any) -> None:
+    body = answer_of(value).body
+    assert isinstance(body, bytes)
+    assert json.loads(body) == value
+
+
+def test_reply_says_all_that_http_can() -> None:
+    answer = answer_of(Reply({"a": 1}, status=201, headers={"Location": "/x"}, code=3))
+    assert (answer.head.status, answer.head.code, answer.head.content_type) == (201, 3, JSON)
+    assert [(header.name, header.value) for header in answer.head.headers] == [("Location", "/x")]
+
+
+def test_reply_may_repeat_a_header() -> None:
+    answer = answer_of(Reply(headers=[("Link", "<a>"), ("Link", "<b>")]))
+    assert [header.value for header in answer.head.headers] == ["<a>", "<b>"]
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_some_statuses_have_no_body(status: int) -> None:
+    answer = answer_of(Reply(status=status))
+    assert answer.body == b""
+    assert not answer.head.HasField("body_length")
+    with pytest.raises(ValueError, match="has no body"):
+        answer_of(Reply("x", status=status))
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        (),
+        (1, 2),
+        Pair(1, 2),
+        (JSON, 0),
+        (JSON, 0, {}, "more"),
+        (1, 0, {}),
+        (JSON, "0", {}),
+        (JSON, None, {}),
+        (JSON, 2**31, {}),
+        ("text/plain", 0, {"a": 1}),
+        ("text/plain", 0, 5),
+        ("text/plain\r\nX: y", 0, "x"),
+        object(),
+        {1, 2},
+        {"a": object()},
+        float("nan"),
+        [float("inf")],
+        "\ud800",
+        io.StringIO("text"),
+        Reply(status=99),
+        Reply(status=100),
+        Reply(status=600),
+        Reply(status="200"),  # type: ignore[arg-type]
+        Reply(headers={"A B": "x"}),
+        Reply(headers={"A": "x\r\nB: y"}),
+        Reply(headers={"A": "\u20ac"}),
+        Reply(headers={"A": 1}),  # type: ignore[dict-item]
+        Reply(headers={"": "x"}),
+        Reply(headers={"Transfer-Encoding": "chunked"}),
+        Reply(headers={"content-length": "5"}),
+        Reply(headers={"Content-Type": "text/plain"}),
+        Reply(headers={"X-Event-Return-Code": "0"}),
+    ],
+    ids=repr,
+)
+def test_what_nobody_could_send_is_an_error(result: Any) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        answer_of(result)
+
+
+def test_the_length_of_a_file_is_known(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"0123456789")
+    with path.open("rb") as file:
+        file.seek(4)
+        answer = answer_of(file)
+        assert isinstance(answer.body, Stream)
+        assert answer.head.body_length == 6
+        assert file.tell() == 4
+    with path.open("rb", buffering=0) as raw:
+        assert answer_of(raw).head.body_length == 10
+
+
+def test_the_length_of_what_unpacks_is_not() -> None:
+    packed = io.BytesIO(gzip.compress(b"0" * 1000))
+    with gzip.open(packed) as file:
+        for result in (file, io.BufferedReader(file)):
+            answer = answer_of(result)
+            assert isinstance(answer.body, Stream)
+            assert not answer.head.HasField("body_length")
+
+
+def test_generators_and_iterators_are_streams() -> None:
+    for source in ((x for x in [b""]), iter([b"a"]), map(str, [1]), io.BytesIO(b"abc")):
+        answer = answer_of(source)
+        assert isinstance(answer.body, Stream)
+        assert answer.body.source is source
+        assert answer.head.content_type == BYTES
+    assert answer.head.body_length == 3
+
+
+def test_an_exception_becomes_a_document() -> None:
+    try:
+        raise KeyError("missing")
+    except KeyError as exc:
+        answer = answer_of_exception(exc)
+    assert (answer.head.code, answer.head.status, answer.head.content_type) == (251, 500, JSON)
+    assert isinstance(answer.body, bytes)
+    said = json.loads(answer.body)["exception"]
+    assert said["class"] == "KeyError"
+    assert said["message"] == "'missing'"
+    assert "test_results.py" in said["traceback"]
+
+
+def test_an_exception_that_cannot_be_shown_is_still_answered() -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    answer = answer_of_exception(Mute())
+    assert b"Mute" in bytes(answer.body)  # type: ignore[arg-type]
+
+
+def test_authors_choose_code_and_status() -> None:
+    answer = answer_of_exception(EventError(17, "no such file", status=404))
+    assert (answer.head.code, answer.head.status) == (17, 404)
+    with pytest.raises(ValueError, match="code 0"):
+        EventError(0)
+
+
+def test_unhandled() -> None:
+    answer = answer_unhandled("PUT", "time", ["GET"])
+    assert (answer.head.code, answer.head.status) == (255, 404)
+    assert json.loads(answer.body)["error"]["allow"] == ["GET"]  # type: ignore[arg-type]

@@ -1,0 +1,150 @@
+"""The threads that plain methods run in."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from restpipe.handler.threads import ThreadPool
+
+Run = Callable[[Awaitable[object]], object]
+Eventually = Callable[[Callable[[], object]], Awaitable[None]]
+
+
+def test_results_and_errors_come_back(run: Run) -> None:
+    async def main() -> None:
+        pool = ThreadPool(2, asyncio.get_running_loop())
+        assert await pool.run(lambda: 5) == 5
+        assert await pool.run(threading.get_ident) != threading.get_ident()
+        with pytest.raises(ZeroDivisionError):
+            await pool.run(lambda: 1 // 0)
+        with pytest.raises(SystemExit):
+            await pool.run(lambda: (_ for _ in ()).throw(SystemExit(3)))
+        assert await pool.run(lambda: 6) == 6
+        pool.close()
+
+    run(main())
+
+
+def test_blocking_calls_spread_over_all_threads(run: Run) -> None:
+    async def main() -> None:
+        pool = ThreadPool(8, asyncio.get_running_loop())
+        # Nobody passes before all eight are there at once.
+        barrier = threading.Barrier(8)
+        await asyncio.gather(*(pool.run(lambda: barrier.wait(10)) for _ in range(8)))
+        await asyncio.gather(*(pool.run(lambda: barrier.wait(10)) for _ in range(8)))
+        pool.close()
+
+    run(main())
+
+
+def test_never_more_than_its_size_run_at_once(run: Run, eventually: Eventually) -> None:
+    lock, now, most = threading.Lock(), 0, 0
+    gate = threading.Event()
+
+    def call() -> None:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        gate.wait(10)
+        with lock:
+            now -= 1
+
+    async def main() -> None:
+        pool = ThreadPool(3, asyncio.get_running_loop())
+        calls = [asyncio.ensure_future(pool.run(call)) for _ in range(30)]
+        await eventually(lambda: most == 3)
+        gate.set()
+        await asyncio.gather(*calls)
+        pool.close()
+
+    run(main())
+    assert most == 3
+
+
+def test_many_short_calls_are_all_done(run: Run) -> None:
+    async def main() -> None:
+        pool = ThreadPool(4, asyncio.get_running_loop())
+        for _ in range(20):
+            done = await asyncio.gather(*(pool.run(lambda n=n: n) for n in range(100)))  # type: ignore[misc]
+            assert done == list(range(100))
+        pool.close()
+
+    run(main())
+
+
+def test_a_call_that_has_not_begun_never_will_once_cancelled(run: Run, eventually: Eventually) -> None:
+    async def main() -> None:
+        pool = ThreadPool(1, asyncio.get_running_loop())
+        gate, began, ran = threading.Event(), threading.Event(), []
+        first = asyncio.ensure_future(pool.run(lambda: (began.set(), gate.wait(10))))
+        second = asyncio.ensure_future(pool.run(lambda: ran.append(1)))
+        await eventually(began.is_set)
+        second.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await second
+        gate.set()
+        await first
+        await pool.run(lambda: None)
+        assert not ran
+        assert pool.stuck == 0
+        pool.close()
+
+    run(main())
+
+
+def test_a_call_that_goes_on_after_its_cancellation_is_counted(run: Run, eventually: Eventually) -> None:
+    async def main() -> None:
+        counted: list[int] = []
+        pool = ThreadPool(2, asyncio.get_running_loop(), counted.append)
+        gate, began = threading.Event(), threading.Event()
+        call = asyncio.ensure_future(pool.run(lambda: (began.set(), gate.wait(10))))
+        await eventually(began.is_set)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert pool.stuck == 1
+        assert await pool.run(lambda: "others go on") == "others go on"
+        gate.set()
+        await eventually(lambda: pool.stuck == 0)
+        assert counted == [1, 0]
+        pool.close()
+
+    run(main())
+
+
+def test_closing_ends_the_threads_when_all_is_done(run: Run, eventually: Eventually) -> None:
+    async def main() -> None:
+        before = set(threading.enumerate())
+        pool = ThreadPool(4, asyncio.get_running_loop())
+        barrier, done = threading.Barrier(4), []
+        await asyncio.gather(*(pool.run(lambda: barrier.wait(10)) for _ in range(4)))
+        assert len(set(threading.enumerate()) - before) == 4
+        pool.submit(lambda: done.append(1))
+        pool.close()
+        await eventually(lambda: not set(threading.enumerate()) - before)
+        assert done == [1]
+
+    run(main())
+
+
+def test_a_host_without_threads_to_spare_is_survived(
+    run: Run, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        pool = ThreadPool(4, asyncio.get_running_loop())
+        await pool.run(lambda: None)
+
+        def refuse(_: Any) -> None:
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        assert await asyncio.gather(*(pool.run(lambda: 1) for _ in range(10))) == [1] * 10
+        pool.close()
+
+    run(main())

@@ -1,0 +1,421 @@
+"""The handler worker, linked to a daemon that is played here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from restpipe import Context, EventHandler, ServerEventHandler, streamed
+from restpipe.errors import Code, ConfigError, RestPipeError, StreamReset
+from restpipe.handler.worker import Worker, load_handler, load_listener
+from restpipe.host.config import Config, Role, load
+from restpipe.protocol import frames
+from restpipe.protocol.connection import Connection, Side, new_session_id
+from restpipe.protocol.frames import Frame, Kind
+from restpipe.protocol.messages import read_message
+from restpipe.protocol.schema_pb2 import ROLE_HANDLER, Event, Hello, Notice, Origin
+from restpipe.protocol.session import Session
+from restpipe.transport.exchange import Exchange
+from restpipe.transport.link import Link
+
+Run = Callable[[Awaitable[object]], object]
+Eventually = Callable[[Callable[[], object]], Awaitable[None]]
+LARGE = 40 * 65536
+
+
+class FakeDaemon:
+    """The daemon's end of `handlers.sock`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._exchanges: dict[int, Exchange] = {}
+        self._next = 2
+        self.link: Link | None = None
+        self.hello = Hello()
+        self.capacities: list[int] = []
+        self.goodbye = False
+
+    async def __aenter__(self) -> FakeDaemon:
+        self._server = await asyncio.get_running_loop().create_unix_server(self._link, str(self._path))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        if self.link is not None:
+            self.link.abort()
+
+    def _link(self) -> Link:
+        loop = asyncio.get_running_loop()
+        return Link(Connection(Side.LISTENER, heartbeat_s=5, handshake_s=5, now=loop.time()), self, loop)
+
+    def open(self, event: Event, body: bytes = b"", *, end: bool = True) -> Exchange:
+        assert self.link is not None
+        session = self.link.connection.session
+        assert session is not None
+        number, self._next = self._next, self._next + 2
+        origin = Origin(peer="alpha", address="192.0.2.7", port=4711)
+        session.send(number, frames.encode(Kind.ORIGIN, number, origin.SerializeToString()))
+        flags = frames.END if end else 0
+        session.send(number, frames.encode(Kind.EVENT, number, event.SerializeToString(), body, flags=flags))
+        exchange = Exchange(session, number, event, forget=lambda n: self._exchanges.pop(n, None))
+        exchange.sent_with_opening(len(body))
+        self._exchanges[number] = exchange
+        return exchange
+
+    def notify(self, notice: Notice) -> None:
+        assert self.link is not None
+        self.link.connection.send_control(frames.encode(Kind.NOTICE, head=notice.SerializeToString()))
+        self.link.wake()
+
+    # LinkOwner.
+
+    def link_made(self, link: Link) -> None:
+        pass
+
+    def frames_received(self, link: Link, received: list[Frame]) -> None:
+        for frame in received:
+            if frame.kind == Kind.HELLO:
+                self.hello = read_message(Hello(), frame)
+                session = Session(new_session_id(), 0)
+                link.connection.accept(session, self.hello, now=asyncio.get_running_loop().time())
+                session.attach(link.wake)
+                self.link = link
+            elif frame.kind == Kind.CAPACITY:
+                self.capacities.append(frames.decode_credit(frame))
+            elif frame.kind == Kind.GOAWAY:
+                self.goodbye = True
+            elif frame.stream in self._exchanges:
+                self._exchanges[frame.stream].receive(frame)
+
+    def link_lost(self, link: Link, reason: str) -> None:
+        self.link = None
+        for exchange in list(self._exchanges.values()):
+            exchange.lose()
+
+
+class Notified:
+    """Stands in for the service manager."""
+
+    watchdog_interval = 0.01
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def ready(self, status: str = "") -> None:
+        self.said.append("ready")
+
+    def status(self, text: str) -> None:
+        self.said.append(text)
+
+    def stopping(self) -> None:
+        self.said.append("stopping")
+
+    def trigger_watchdog(self) -> None:
+        self.said.append("watchdog")
+
+
+class Handler(ServerEventHandler):
+    def __init__(self) -> None:
+        self.calls: list[Any] = []
+        self.gate = threading.Event()
+
+    def start_hook(self) -> None:
+        self.calls.append("start")
+
+    async def stop_hook(self) -> None:
+        self.calls.append("stop")
+
+    def connection_added(self, ip: str, count: int) -> None:
+        self.calls.append(("added", ip, count))
+
+    def get_who(self, ctx: Context, post_data: tuple[str, Any]) -> Any:
+        return [ctx.peer, *ctx.participant_address, ctx.event_id]
+
+    @streamed
+    async def post_echo(self, ctx: Context, post_data: tuple[str, Any]) -> AsyncIterator[bytes]:
+        async for piece in post_data[1]:
+            yield piece
+
+    @streamed
+    def put_echo(self, ctx: Context, post_data: tuple[str, Any]) -> Iterator[bytes]:
+        yield from post_data[1]
+
+    def get_block(self, ctx: Context, post_data: tuple[str, Any]) -> str:
+        self.calls.append("blocked")
+        self.gate.wait(10)
+        return "done"
+
+    async def get_sleep(self, ctx: Context, post_data: tuple[str, Any]) -> None:
+        self.calls.append("asleep")
+        try:
+            await asyncio.sleep(60)
+        finally:
+            self.calls.append("cancelled")
+
+
+@pytest.fixture
+def config() -> Iterator[Config]:
+    # Not pytest's folder: the path of a Unix socket is at most 107 bytes long.
+    with tempfile.TemporaryDirectory() as folder:
+        environ = {"RP_RUNTIME_DIR": folder, "RP_STATSD_HOST": "", "RP_STATSD_PORT": ""}
+        loaded = load(Role.SERVER, environ)
+        handlers = dataclasses.replace(loaded.handlers, threads=2)
+        yield dataclasses.replace(loaded, handlers=handlers)
+
+
+@contextlib.asynccontextmanager
+async def working(
+    config: Config, handler: EventHandler, *, notified: Notified | None = None
+) -> AsyncIterator[asyncio.Task[None]]:
+    worker = Worker(config, handler, [handler], notifier=notified or Notified())  # type: ignore[arg-type]
+    task = asyncio.ensure_future(worker.run())
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+def event(verb: str, target: str) -> Event:
+    return Event(id=bytes(range(16)), verb=verb, target=target, timeout_ms=30_000)
+
+
+async def read_all(exchange: Exchange) -> bytes:
+    gathered = b""
+    while piece := await exchange.read():
+        gathered += piece
+    return gathered
+
+
+def test_events_are_answered(run: Run, config: Config, eventually: Eventually) -> None:
+    async def main() -> None:
+        handler = Handler()
+        async with FakeDaemon(config.sockets.handlers) as daemon, working(config, handler):
+            await eventually(lambda: daemon.link)
+            assert (daemon.hello.role, daemon.hello.capacity) == (ROLE_HANDLER, 2)
+            exchange = daemon.open(event("GET", "/who"))
+            reply = await exchange.reply()
+            assert (reply.status, reply.code, reply.content_type) == (200, 0, "application/json")
+            expected = b'["alpha", "192.0.2.7", 4711, "000102030405060708090a0b0c0d0e0f"]'
+            assert await read_all(exchange) == expected
+            assert reply.body_length == len(expected)
+            many = [daemon.open(event("GET", "/who")) for _ in range(100)]
+            assert {await read_all(one) for one in many} == {expected}
+            with pytest.raises(StreamReset) as caught:
+                await daemon.open(event("GET", "/who//too/many")).reply()
+            assert caught.value.code is Code.BAD_REQUEST
+        assert handler.calls == ["start", "stop"]
+
+    run(main())
+
+
+@pytest.mark.parametrize("verb", ["POST", "PUT"])
+def test_bodies_flow_through_with_bounded_credit(
+    run: Run, config: Config, eventually: Eventually, verb: str
+) -> None:
+    content = os.urandom(LARGE)
+
+    async def main() -> None:
+        async with FakeDaemon(config.sockets.handlers) as daemon, working(config, Handler()):
+            await eventually(lambda: daemon.link)
+            exchange = daemon.open(event(verb, "/echo"), end=False)
+            sending = asyncio.ensure_future(exchange.write(content, end=True))
+            assert await read_all(exchange) == content
+            await sending
+
+    run(main())
+
+
+def test_a_cancelled_event_reaches_the_method(run: Run, config: Config, eventually: Eventually) -> None:
+    async def main() -> None:
+        handler = Handler()
+        async with FakeDaemon(config.sockets.handlers) as daemon, working(config, handler):
+            await eventually(lambda: daemon.link)
+            exchange = daemon.open(event("GET", "/sleep"))
+            await eventually(lambda: "asleep" in handler.calls)
+            exchange.reset(Code.CANCELLED)
+            await eventually(lambda: "cancelled" in handler.calls)
+
+    run(main())
+
+
+def test_a_stuck_thread_lowers_the_capacity(run: Run, config: Config, eventually: Eventually) -> None:
+    async def main() -> None:
+        handler = Handler()
+        async with FakeDaemon(config.sockets.handlers) as daemon, working(config, handler):
+            await eventually(lambda: daemon.link)
+            exchange = daemon.open(event("GET", "/block"))
+            await eventually(lambda: "blocked" in handler.calls)
+            exchange.reset(Code.CANCELLED)
+            await eventually(lambda: daemon.capacities == [1])
+            handler.gate.set()
+            await eventually(lambda: daemon.capacities == [1, 2])
+
+    run(main())
+
+
+def test_stopping_waits_for_what_is_under_way(run: Run, config: Config, eventually: Eventually) -> None:
+    async def main() -> None:
+        handler, notified = Handler(), Notified()
+        async with (
+            FakeDaemon(config.sockets.handlers) as daemon,
+            working(config, handler, notified=notified) as task,
+        ):
+            await eventually(lambda: "ready" in notified.said)
+            exchange = daemon.open(event("GET", "/block"))
+            await eventually(lambda: "blocked" in handler.calls)
+            task.cancel()
+            await eventually(lambda: daemon.goodbye)
+            assert not task.done()
+            assert handler.calls[-1] != "stop"
+            handler.gate.set()
+            assert await read_all(exchange) == b"done"
+            await asyncio.wait([task])
+            assert handler.calls[-1] == "stop"
+            assert notified.said.index("ready") < notified.said.index("stopping")
+
+    run(main())
+
+
+def test_the_service_manager_is_told_the_truth(run: Run, config: Config, eventually: Eventually) -> None:
+    async def main() -> None:
+        handler, notified = Handler(), Notified()
+        async with working(config, handler, notified=notified):
+            await eventually(lambda: notified.said.count("watchdog") > 2)
+            assert "ready" not in notified.said
+            assert handler.calls == ["start"]
+            async with FakeDaemon(config.sockets.handlers):
+                await eventually(lambda: "ready" in notified.said)
+                await eventually(lambda: "answering events, 0 under way, 0 done" in notified.said)
+
+    run(main())
+
+
+def test_the_daemon_may_come_back(run: Run, config: Config, eventually: Eventually) -> None:
+    async def main() -> None:
+        handler = Handler()
+        async with working(config, handler):
+            async with FakeDaemon(config.sockets.handlers) as daemon:
+                await eventually(lambda: daemon.link)
+                daemon.open(event("GET", "/sleep"))
+                await eventually(lambda: "asleep" in handler.calls)
+            await eventually(lambda: "cancelled" in handler.calls)
+            config.sockets.handlers.unlink(missing_ok=True)
+            async with FakeDaemon(config.sockets.handlers) as daemon:
+                await eventually(lambda: daemon.link)
+                assert (await daemon.open(event("GET", "/who")).reply()).status == 200
+
+    run(main())
+
+
+def test_notices_reach_the_hooks(run: Run, config: Config, eventually: Eventually) -> None:
+    async def main() -> None:
+        handler = Handler()
+        async with FakeDaemon(config.sockets.handlers) as daemon, working(config, handler):
+            await eventually(lambda: daemon.link)
+            for count in range(3):
+                kind = Notice.CONNECTION_ADDED
+                daemon.notify(Notice(kind=kind, peer_address="192.0.2.1", connected=count))
+            await eventually(lambda: len(handler.calls) == 4)
+            assert handler.calls[1:] == [("added", "192.0.2.1", count) for count in range(3)]
+
+    run(main())
+
+
+def test_a_start_hook_that_fails_ends_the_worker(run: Run, config: Config) -> None:
+    class Broken(EventHandler):
+        def start_hook(self) -> None:
+            raise ValueError("no database")
+
+    async def main() -> None:
+        async with working(config, Broken()) as task:
+            with pytest.raises(RestPipeError, match="start_hook failed: ValueError: no database"):
+                await task
+
+    run(main())
+
+
+def test_a_stop_hook_that_fails_is_only_logged(
+    run: Run, config: Config, eventually: Eventually, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(EventHandler):
+        async def stop_hook(self) -> None:
+            raise ValueError("no database")
+
+    async def main() -> None:
+        async with FakeDaemon(config.sockets.handlers) as daemon, working(config, Broken()) as task:
+            await eventually(lambda: daemon.link)
+            task.cancel()
+            await asyncio.wait([task])
+            assert not task.cancelled()
+
+    run(main())
+    assert "stop_hook failed" in [record.getMessage() for record in caplog.records]
+
+
+# Loading the user's class.
+
+MODULE = """
+from restpipe import EventHandler
+
+class Good(EventHandler):
+    def get_x(self, ctx, post_data): ...
+
+class Stranger:
+    pass
+
+class Broken(EventHandler):
+    def __init__(self):
+        self.x = 1 / 0
+"""
+
+
+def configured(config: Config, folder: Path, **handlers: Any) -> Config:
+    return dataclasses.replace(config, handlers=dataclasses.replace(config.handlers, path=folder, **handlers))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "mine_for_worker", raising=False)
+    (tmp_path / "mine_for_worker.py").write_text(MODULE)
+    return tmp_path
+
+
+def test_the_built_in_example_is_the_default(config: Config) -> None:
+    assert type(load_handler(config)).__name__ == "TestServerEventHandler"
+    client = dataclasses.replace(config, role=Role.CLIENT)
+    assert type(load_handler(client)).__name__ == "TestClientEventHandler"
+    assert load_listener(config) == []
+
+
+def test_the_users_class_is_loaded_from_its_folder(config: Config, folder: Path) -> None:
+    found = load_handler(configured(config, folder, event_class="mine_for_worker.Good"))
+    assert (type(found).__module__, type(found).__name__) == ("mine_for_worker", "Good")
+    listeners = load_listener(configured(config, folder, connection_state_class="mine_for_worker.Stranger"))
+    assert [type(listener).__name__ for listener in listeners] == ["Stranger"]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("mine_for_worker.Stranger", "does not inherit from restpipe.EventHandler"),
+        ("mine_for_worker.Broken", r"mine_for_worker.py:12: ZeroDivisionError"),
+        ("mine_for_worker.Absent", "no class Absent"),
+        ("not_there_at_all.Class", "not_there_at_all"),
+    ],
+)
+def test_what_cannot_be_loaded_is_one_clear_line(config: Config, folder: Path, name: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as caught:
+        load_handler(configured(config, folder, event_class=name))
+    assert "\n" not in str(caught.value)
