@@ -62,6 +62,11 @@ class Dialing:
         self._joined = False
         self._broken_at = 0.0
         self._reason = ""
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Dials no more; the link that is up stays."""
+        self._stopping = True
 
     @property
     def attempts(self) -> int:
@@ -74,8 +79,8 @@ class Dialing:
         return self._broken_at
 
     async def run(self) -> None:
-        """Keeps the link up until cancelled."""
-        while True:
+        """Keeps the link up until cancelled or stopped."""
+        while not self._stopping:
             self._stats.tick(metrics.CONNECT_NEW)
             if await self._connect(next(self._addresses)):
                 await self._hold()

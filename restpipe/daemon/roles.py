@@ -158,7 +158,7 @@ class ClientEnd:
         yield self._stats.run()
 
     def stop(self) -> None:
-        """Nobody dials a client."""
+        self._dialing.stop()
 
     def reload(self) -> None:
         self._dialing.context = client_context(self.core.tls)
