@@ -71,33 +71,33 @@ class Sending:
     async def _send(self) -> Reply:
         if not self._link.connected:
             await self._link.wait_connected()
-        upload = self._upload
-        if not upload.complete and not upload.asked:
-            await self._begin_upload()
-        body = b"" if upload.kept is None else bytes(upload.kept[:MAX_BODY])
-        whole = upload.complete and len(upload.kept or b"") <= MAX_BODY
+        start = await self._begin_upload()
+        whole = self._upload.complete and len(start) <= MAX_BODY
         self._event.timeout_ms = max(1, int(self._remaining_s() * 1000))
-        exchange = self._link.open(self._event, body, end=whole)
+        exchange = self._link.open(self._event, start[:MAX_BODY], end=whole)
         self.exchange = exchange
         self._history.sends += 1
         if not whole:
-            self._pump = self._loop.create_task(self._pump_body(exchange, len(body)))
+            self._pump = self._loop.create_task(self._pump_body(exchange, start[MAX_BODY:]))
         return await exchange.reply()
 
-    async def _begin_upload(self) -> None:
+    async def _begin_upload(self) -> bytes:
+        if self._upload.asked and self._upload.kept is None:
+            detail = "the link to the pipe daemon broke, and the body is not at hand any more"
+            raise StreamReset(Code.UNREACHABLE, detail, Delivered.NO)
         try:
-            await self._upload.begin()
+            return await self._upload.begin()
         except TooLarge:
             raise StreamReset(Code.BODY_TOO_LARGE, delivered=Delivered.NO) from None
         except HungUp:
             raise StreamReset(Code.CANCELLED, delivered=Delivered.NO) from None
 
-    async def _pump_body(self, exchange: Exchange, sent: int) -> None:
-        """Sends what follows the first `sent` bytes. Silent: who waits for the reply learns of a fault."""
+    async def _pump_body(self, exchange: Exchange, rest: bytes) -> None:
+        """Sends what follows the start. Silent: who waits for the reply learns of a fault."""
         upload = self._upload
         try:
-            if upload.kept is not None and (upload.complete or len(upload.kept) > sent):
-                await exchange.write(bytes(upload.kept[sent:]), end=upload.complete)
+            if rest or upload.complete:
+                await exchange.write(rest, end=upload.complete)
             while not upload.complete:
                 piece = await upload.read()
                 await exchange.write(piece, end=upload.complete)

@@ -66,11 +66,18 @@ class Upload:
         else:
             self.kept += piece
 
-    async def begin(self) -> None:
-        """Reads as much as the event should start with: the whole body where it fits the first frame."""
+    async def begin(self) -> bytes:
+        """What the event should start with: the whole body where it fits the first frame, else what is here.
+
+        When the event is sent again: all that has been read so far.
+        """
+        if self.asked:
+            return bytes(self.kept or b"")
+        start = b""
         fits_one_frame = self.length is not None and self.length <= MAX_BODY
         while not self.complete and (fits_one_frame or not self.asked):
-            await self.read()
+            start += await self.read()
+        return start
 
     def forget(self) -> None:
         """The event will not be sent again."""

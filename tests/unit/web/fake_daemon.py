@@ -203,3 +203,7 @@ async def echo(event: FakeEvent) -> None:
     }
     text = json.dumps(said).encode()
     event.reply(Reply(content_type="application/json", status=200, body_length=len(text)), text)
+
+
+async def silence(event: FakeEvent) -> None:
+    """Never answers."""

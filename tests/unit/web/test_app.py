@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import threading
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from fake_daemon import Answer, FakeDaemon, FakeEvent, echo
-from web_process import PATIENCE_S, UnixConnection, WebProcess, receive_all
+from fake_daemon import Answer, FakeDaemon, FakeEvent, echo, silence
+from web_process import UnixConnection, WebProcess, receive_all, wait_for
 
 from restpipe.errors import Code, Delivered
 from restpipe.protocol.schema_pb2 import Header, Reply
@@ -21,19 +20,6 @@ from restpipe.web.call import Call
 from restpipe.web.framing import NO_BODY
 from restpipe.web.strict import CONNECTION
 from restpipe.web.upload import Receive
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    pause = threading.Event()
-    for _ in range(int(PATIENCE_S / 0.01)):
-        if condition():
-            return
-        pause.wait(0.01)
-    raise AssertionError("it did not come true")
-
-
-async def silence(event: FakeEvent) -> None:
-    """Never answers."""
 
 
 @contextlib.contextmanager

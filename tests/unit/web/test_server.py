@@ -13,9 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fake_daemon import FakeDaemon, FakeEvent, echo
-from test_app import silence, wait_for
-from web_process import PATIENCE_S, WebProcess, receive_all
+from fake_daemon import FakeDaemon, FakeEvent, echo, silence
+from web_process import PATIENCE_S, WebProcess, receive_all, wait_for
 
 from restpipe.errors import ConfigError
 from restpipe.host.config import Role, load

@@ -37,7 +37,7 @@ async def read_all(body: Upload) -> bytes:
 
 def test_a_body_that_is_not_there_is_complete_and_not_asked_for() -> None:
     body = Upload(lambda: pytest.fail("asked"), Framing(0, False), most=1, keep=1)
-    asyncio.run(body.begin())
+    assert asyncio.run(body.begin()) == b""
     assert body.complete
     assert not body.asked
     assert body.kept == b""
@@ -73,6 +73,12 @@ def test_a_caller_that_hangs_up() -> None:
 @pytest.mark.parametrize(("length", "begun"), [(4, b"abcd"), (None, b"ab")])
 def test_a_small_body_is_gathered_before_the_event_leaves(length: int | None, begun: bytes) -> None:
     body = upload(b"ab", b"cd", length=length)
-    asyncio.run(body.begin())
-    assert body.kept == begun
+    assert asyncio.run(body.begin()) == begun
+    assert asyncio.run(body.begin()) == begun
     assert body.complete is (begun == b"abcd")
+
+
+def test_a_start_that_is_too_much_to_keep_is_not_lost() -> None:
+    body = upload(b"ab", b"cd", keep=1)
+    assert asyncio.run(body.begin()) == b"ab"
+    assert body.kept is None

@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+
+from restpipe.errors import Code, Delivered, NotConnected, StreamReset
+from restpipe.protocol.schema_pb2 import Event, Reply
+from restpipe.web.framing import NO_BODY, Framing
+from restpipe.web.sender import Sending
+from restpipe.web.upload import Upload
+
+
+class Exchange:
+    """Answers with `outcome`, or never."""
+
+    def __init__(self, outcome: Reply | StreamReset | None) -> None:
+        self.outcome = outcome
+        self.closed = False
+        self.resets: list[Code] = []
+        self.written = b""
+
+    async def reply(self) -> Reply:
+        if self.outcome is None:
+            await asyncio.Event().wait()
+        if isinstance(self.outcome, StreamReset):
+            raise self.outcome
+        assert self.outcome is not None
+        return self.outcome
+
+    async def write(self, data: bytes, *, end: bool = False) -> None:
+        self.written += data
+
+    def reset(self, code: Code, detail: str = "", delivered: Delivered = Delivered.UNKNOWN) -> None:
+        self.resets.append(code)
+
+
+class Link:
+    """Each `open` takes the next outcome."""
+
+    def __init__(self, *outcomes: Reply | StreamReset | NotConnected | None) -> None:
+        self.connected = True
+        self.opened: list[tuple[bytes, bytes, bool, int]] = []
+        self.exchanges: list[Exchange] = []
+        self._outcomes = list(outcomes)
+
+    async def wait_connected(self) -> None:
+        if not self.connected:
+            await asyncio.Event().wait()
+
+    def open(self, event: Event, body: bytes = b"", *, end: bool) -> Any:
+        outcome = self._outcomes.pop(0)
+        if isinstance(outcome, NotConnected):
+            raise outcome
+        self.opened.append((event.id, body, end, event.timeout_ms))
+        self.exchanges.append(Exchange(outcome))
+        return self.exchanges[-1]
+
+
+def sending(link: Link, *, body: bytes = b"", repeatable: bool = False, keep: int = 10**6) -> Sending:
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    framing = Framing(len(body), False) if body else NO_BODY
+    upload = Upload(receive, framing, most=10**9, keep=keep)
+    deadline = asyncio.get_running_loop().time() + 30
+    return Sending(link, Event(id=b"i" * 16, verb="POST"), upload, repeatable=repeatable, deadline=deadline)
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(main)
+
+
+def test_one_frame_where_it_fits() -> None:
+    async def main() -> None:
+        link = Link(Reply(code=3))
+        assert (await sending(link, body=b"hello").reply()).code == 3
+        [(_, body, end, timeout_ms)] = link.opened
+        assert (body, end) == (b"hello", True)
+        assert 0 < timeout_ms <= 30_000
+
+    run(main())
+
+
+def test_a_larger_body_follows() -> None:
+    async def main() -> None:
+        link = Link(Reply())
+        life = sending(link, body=bytes(100_000))
+        await life.reply()
+        [(_, body, end, _)] = link.opened
+        assert (len(body), end) == (65536, False)
+        await asyncio.sleep(0)
+        assert len(link.exchanges[0].written) == 100_000 - 65536
+        life.close()
+
+    run(main())
+
+
+def test_a_link_that_is_lost_just_now_is_waited_for() -> None:
+    async def main() -> None:
+        link = Link(NotConnected("gone"), Reply(code=1))
+        assert (await sending(link).reply()).code == 1
+
+    run(main())
+
+
+def test_a_body_that_was_not_kept_never_goes_in_part() -> None:
+    async def main() -> None:
+        link = Link(NotConnected("gone"), Reply())
+        with pytest.raises(StreamReset) as told:
+            await sending(link, body=b"hello", keep=1).reply()
+        assert (told.value.code, told.value.delivered) == (Code.UNREACHABLE, Delivered.NO)
+        assert not link.opened
+
+    run(main())
+
+
+def test_the_same_event_again() -> None:
+    async def main() -> None:
+        drained = StreamReset(Code.DRAINING, delivered=Delivered.NO)
+        link = Link(drained, Reply(code=1))
+        assert (await sending(link, body=b"hello").reply()).code == 1
+        assert [opened[:3] for opened in link.opened] == [(b"i" * 16, b"hello", True)] * 2
+
+    run(main())
+
+
+def test_not_again_when_it_may_have_run() -> None:
+    async def main() -> None:
+        link = Link(StreamReset(Code.OUTCOME_UNKNOWN))
+        with pytest.raises(StreamReset) as told:
+            await sending(link).reply()
+        assert told.value.code == Code.OUTCOME_UNKNOWN
+
+    run(main())
+
+
+def test_an_earlier_send_that_may_have_run_is_not_forgotten() -> None:
+    async def main() -> None:
+        link = Link(StreamReset(Code.OUTCOME_UNKNOWN), StreamReset(Code.UNREACHABLE, delivered=Delivered.NO))
+        with pytest.raises(StreamReset) as told:
+            await sending(link, repeatable=True).reply()
+        assert (told.value.code, told.value.delivered) == (Code.OUTCOME_UNKNOWN, Delivered.UNKNOWN)
+
+    run(main())
+
+
+def test_an_event_that_never_left_was_not_delivered() -> None:
+    async def main() -> None:
+        link = Link()
+        link.connected = False
+        life = sending(link)
+        waiting = asyncio.ensure_future(life.reply())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        told = life.expire()
+        assert (told.code, told.delivered) == (Code.UNREACHABLE, Delivered.NO)
+
+    run(main())
+
+
+def test_an_event_that_left_may_have_run() -> None:
+    async def main() -> None:
+        link = Link(None)
+        life = sending(link)
+        waiting = asyncio.ensure_future(life.reply())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        told = life.expire()
+        assert (told.code, told.delivered) == (Code.DEADLINE, Delivered.UNKNOWN)
+        assert link.exchanges[0].resets == [Code.DEADLINE]
+
+    run(main())
+
+
+def test_an_announced_body_that_does_not_come() -> None:
+    async def main() -> None:
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.disconnect"}
+
+        link = Link()
+        upload = Upload(receive, Framing(5, False), most=10, keep=10)
+        life = Sending(
+            link, Event(), upload, repeatable=True, deadline=asyncio.get_running_loop().time() + 30
+        )
+        with pytest.raises(StreamReset) as told:
+            await life.reply()
+        assert (told.value.code, told.value.delivered) == (Code.CANCELLED, Delivered.NO)
+        assert not link.opened
+
+    run(main())
+
+
+def test_the_end_cancels_what_is_under_way() -> None:
+    async def main() -> None:
+        link = Link(None)
+        life = sending(link)
+        waiting = asyncio.ensure_future(life.reply())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        life.close()
+        assert link.exchanges[0].resets == [Code.CANCELLED]
+
+    run(main())
