@@ -151,7 +151,7 @@ class PipeTester:
 
     def _running(self) -> asyncio.Runner:
         if self._runner is None:
-            if asyncio._get_running_loop() is not None:
+            if _inside_a_loop():
                 raise RuntimeError("a PipeTester cannot be used inside a running event loop")
             self._runner = asyncio.Runner()
             self._dispatcher = self._runner.run(self._start())
@@ -260,3 +260,11 @@ def _encode(data: bytes | str, document: Any, content_type: str) -> tuple[bytes,
     if isinstance(data, str):
         return data.encode(), content_type or "text/plain; charset=utf-8"
     return data, content_type
+
+
+def _inside_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

@@ -114,7 +114,7 @@ def test_some_statuses_have_no_body(status: int) -> None:
         Reply(headers={"A B": "x"}),
         Reply(headers={"A": "x\r\nB: y"}),
         Reply(headers={"A": "\u20ac"}),
-        Reply(headers={"A": 1}),  # type: ignore[dict-item]
+        Reply(headers={"A": 1}),  # type: ignore[arg-type]
         Reply(headers={"": "x"}),
         Reply(headers={"Transfer-Encoding": "chunked"}),
         Reply(headers={"content-length": "5"}),

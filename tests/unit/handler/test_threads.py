@@ -15,6 +15,11 @@ Run = Callable[[Awaitable[object]], object]
 Eventually = Callable[[Callable[[], object]], Awaitable[None]]
 
 
+def block(began: threading.Event, gate: threading.Event) -> None:
+    began.set()
+    gate.wait(10)
+
+
 def test_results_and_errors_come_back(run: Run) -> None:
     async def main() -> None:
         pool = ThreadPool(2, asyncio.get_running_loop())
@@ -82,7 +87,7 @@ def test_a_call_that_has_not_begun_never_will_once_cancelled(run: Run, eventuall
     async def main() -> None:
         pool = ThreadPool(1, asyncio.get_running_loop())
         gate, began, ran = threading.Event(), threading.Event(), []
-        first = asyncio.ensure_future(pool.run(lambda: (began.set(), gate.wait(10))))
+        first = asyncio.ensure_future(pool.run(lambda: block(began, gate)))
         second = asyncio.ensure_future(pool.run(lambda: ran.append(1)))
         await eventually(began.is_set)
         second.cancel()
@@ -103,7 +108,7 @@ def test_a_call_that_goes_on_after_its_cancellation_is_counted(run: Run, eventua
         counted: list[int] = []
         pool = ThreadPool(2, asyncio.get_running_loop(), counted.append)
         gate, began = threading.Event(), threading.Event()
-        call = asyncio.ensure_future(pool.run(lambda: (began.set(), gate.wait(10))))
+        call = asyncio.ensure_future(pool.run(lambda: block(began, gate)))
         await eventually(began.is_set)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):

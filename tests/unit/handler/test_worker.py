@@ -67,10 +67,13 @@ class FakeDaemon:
         session.send(number, frames.encode(Kind.ORIGIN, number, origin.SerializeToString()))
         flags = frames.END if end else 0
         session.send(number, frames.encode(Kind.EVENT, number, event.SerializeToString(), body, flags=flags))
-        exchange = Exchange(session, number, event, forget=lambda n: self._exchanges.pop(n, None))
+        exchange = Exchange(session, number, event, forget=self._forget)
         exchange.sent_with_opening(len(body))
         self._exchanges[number] = exchange
         return exchange
+
+    def _forget(self, number: int) -> None:
+        self._exchanges.pop(number, None)
 
     def notify(self, notice: Notice) -> None:
         assert self.link is not None
@@ -154,6 +157,9 @@ class Handler(ServerEventHandler):
         self.calls.append("blocked")
         self.gate.wait(10)
         return "done"
+
+    def get_block_large(self, ctx: Context, post_data: tuple[str, Any]) -> str:
+        return self.get_block(ctx, post_data) * 1_000_000
 
     async def get_sleep(self, ctx: Context, post_data: tuple[str, Any]) -> None:
         self.calls.append("asleep")
@@ -264,7 +270,22 @@ def test_a_stuck_thread_lowers_the_capacity(run: Run, config: Config, eventually
     run(main())
 
 
-def test_stopping_waits_for_what_is_under_way(run: Run, config: Config, eventually: Eventually) -> None:
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("/block", b"done"),
+        pytest.param(
+            "/block/large",
+            b"done" * 1_000_000,
+            marks=pytest.mark.xfail(
+                strict=True, reason="DaemonLink.drain closes before all has been written"
+            ),
+        ),
+    ],
+)
+def test_stopping_waits_for_what_is_under_way(
+    run: Run, config: Config, eventually: Eventually, target: str, expected: bytes
+) -> None:
     async def main() -> None:
         handler, notified = Handler(), Notified()
         async with (
@@ -272,14 +293,14 @@ def test_stopping_waits_for_what_is_under_way(run: Run, config: Config, eventual
             working(config, handler, notified=notified) as task,
         ):
             await eventually(lambda: "ready" in notified.said)
-            exchange = daemon.open(event("GET", "/block"))
+            exchange = daemon.open(event("GET", target))
             await eventually(lambda: "blocked" in handler.calls)
             task.cancel()
             await eventually(lambda: daemon.goodbye)
             assert not task.done()
             assert handler.calls[-1] != "stop"
             handler.gate.set()
-            assert await read_all(exchange) == b"done"
+            assert await read_all(exchange) == expected
             await asyncio.wait([task])
             assert handler.calls[-1] == "stop"
             assert notified.said.index("ready") < notified.said.index("stopping")
