@@ -64,6 +64,8 @@ class Connection:
         self._ping_at = now + heartbeat_s
         self._acknowledged = 0
         self._unacknowledged_bytes = 0
+        self._count_due: Kind | None = None
+        """PONG or ACK is owed. One answers for all, or whoever asks without reading would pin memory."""
         self._buffer_size = 0
         self._asked_for: Session | None = None
         self.next_tick = now + min(handshake_s, heartbeat_s)
@@ -183,7 +185,7 @@ class Connection:
                 session.acknowledge(frames.decode_count(frame))
             case Kind.PING:
                 session.acknowledge(frames.decode_count(frame))
-                self._control.append(self._count_frame(Kind.PONG, session))
+                self._count_due = Kind.PONG
             case Kind.PONG:
                 session.acknowledge(frames.decode_count(frame))
                 if self.pinged_at is not None:
@@ -208,7 +210,7 @@ class Connection:
             session.received - self._acknowledged >= ACK_EVERY_FRAMES
             or self._unacknowledged_bytes >= ACK_EVERY_BYTES
         ):
-            self._control.append(self._count_frame(Kind.ACK, session))
+            self._count_due = self._count_due or Kind.ACK
 
     def _count_frame(self, kind: Kind, session: Session) -> bytes:
         self._acknowledged = session.received
@@ -224,8 +226,12 @@ class Connection:
     def data_to_send(self, budget: int) -> bytes:
         """About `budget` bytes to write now; empty when there is nothing that may be written."""
         out = self._control
-        if self.session is not None:
-            taken = self.session.take(budget)
+        session = self.session
+        if session is not None:
+            if self._count_due is not None:
+                out.append(self._count_frame(self._count_due, session))
+                self._count_due = None
+            taken = session.take(budget)
             if not out:
                 return b"".join(taken)
             out.extend(taken)
@@ -255,15 +261,18 @@ class Connection:
         if now >= dead_at:
             raise ProtocolError(Code.HEARTBEAT, f"nothing heard for {now - self._heard_at:.1f} s")
         if now >= self._ping_at:
-            self._control.append(self._count_frame(Kind.PING, session))
-            self.pinged_at = self.pinged_at or now
+            self._send_ping(session, now)
             self._ping_at = now + self._heartbeat_s
         self.next_tick = min(self._ping_at, dead_at)
 
     def ping(self, now: float) -> None:
         """Asks for a sign of life out of turn."""
         if self.session is not None:
-            self._control.append(self._count_frame(Kind.PING, self.session))
+            self._send_ping(self.session, now)
+
+    def _send_ping(self, session: Session, now: float) -> None:
+        self._control.append(self._count_frame(Kind.PING, session))
+        if self.pinged_at is None:
             self.pinged_at = now
 
 

@@ -16,6 +16,9 @@ MessageT = TypeVar("MessageT", bound=Message)
 _CODES: dict[int, Code] = {value.value: value for value in Code}
 _DELIVERED: dict[int, Delivered] = {value.value: value for value in Delivered}
 _MAX_DETAIL = 500
+_MAX_NAMES = 50
+_MAX_NAME = 253
+"""Together these fit a head in any case."""
 
 
 def read_message(message: MessageT, frame: Frame) -> MessageT:
@@ -33,7 +36,7 @@ def encode_reset(stream: int, reset: StreamReset) -> bytes:
         code=reset.code,
         detail=reset.detail[:_MAX_DETAIL],
         delivered=schema_pb2.Delivered.Name(reset.delivered),
-        names=reset.names,
+        names=(name[:_MAX_NAME] for name in reset.names[:_MAX_NAMES]),
     )
     return frames.encode(Kind.RESET, stream, head.SerializeToString())
 

@@ -15,15 +15,19 @@ INITIAL_CREDIT = 65536
 MAX_CREDIT = 1 << 20
 """Body bytes of one stream that may be under way, wherever they wait."""
 
+MAX_DROPPED = 64
+"""Turns of dropped streams that are kept whatever happens."""
+
 _OPENING = frozenset((Kind.EVENT, Kind.ORIGIN))
 
 
 class _Line:
     """The frames of one stream that wait, and their bytes."""
 
-    __slots__ = ("frames", "size")
+    __slots__ = ("frames", "size", "stream")
 
-    def __init__(self, frame: bytes) -> None:
+    def __init__(self, stream: int, frame: bytes) -> None:
+        self.stream = stream
         self.frames = deque((frame,))
         self.size = len(frame)
 
@@ -33,7 +37,9 @@ class SendQueue:
 
     def __init__(self) -> None:
         self._lines: dict[int, _Line] = {}
-        self._turns: deque[int] = deque()
+        self._turns: deque[_Line] = deque()
+        self._dropped = 0
+        """Lines among the turns that were dropped, and are empty."""
         self.size = 0
         """Bytes that wait."""
 
@@ -46,8 +52,8 @@ class SendQueue:
         self.size += size
         line = self._lines.get(stream)
         if line is None:
-            self._lines[stream] = _Line(frame)
-            self._turns.append(stream)
+            line = self._lines[stream] = _Line(stream, frame)
+            self._turns.append(line)
         else:
             line.frames.append(frame)
             line.size += size
@@ -57,9 +63,9 @@ class SendQueue:
         lines, turns = self._lines, self._turns
         taken: list[bytes] = []
         while turns and budget > 0:
-            stream = turns.popleft()
-            line = lines.get(stream)
-            if line is None:  # dropped since it got its turn
+            line = turns.popleft()
+            if not line.frames:
+                self._dropped -= 1
                 continue
             frame = line.frames.popleft()
             taken.append(frame)
@@ -68,9 +74,9 @@ class SendQueue:
             self.size -= size
             line.size -= size
             if line.frames:
-                turns.append(stream)
+                turns.append(line)
             else:
-                del lines[stream]
+                del lines[line.stream]
         return taken
 
     def drop(self, stream: int) -> bool:
@@ -79,7 +85,16 @@ class SendQueue:
         line = self._lines.pop(stream, None)
         if line is not None:
             self.size -= line.size
+            line.frames.clear()
+            self._forget_dropped()
         return opening
+
+    def _forget_dropped(self) -> None:
+        # Taking a turn out of the middle costs time for all: done once for many.
+        self._dropped += 1
+        if self._dropped > len(self._lines) + MAX_DROPPED:
+            self._turns = deque(line for line in self._turns if line.frames)
+            self._dropped = 0
 
     def holds_opening(self, stream: int) -> bool:
         """Whether the frame that opens this stream still waits here."""

@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+from collections import Counter, defaultdict, deque
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from restpipe.errors import Code, ProtocolError
+from restpipe.protocol import frames
+from restpipe.protocol.frames import HEADER_SIZE, MAX_BODY, Kind
+from restpipe.protocol.streams import (
+    INITIAL_CREDIT,
+    MAX_CREDIT,
+    ReceiveCredit,
+    SendCredit,
+    SendQueue,
+)
+
+STREAMS = st.integers(1, 5)
+
+
+def data(stream: int, number: int, size: int = 0) -> bytes:
+    return frames.encode(Kind.DATA, stream, number.to_bytes(4, "big"), b"x" * size)
+
+
+class SendQueueMachine(RuleBasedStateMachine):
+    """Checks the queue against plain lists, and its fairness at each take."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queue = SendQueue()
+        self.model: dict[int, deque[bytes]] = defaultdict(deque)
+        self.number = 0
+
+    @rule(stream=STREAMS, sizes=st.lists(st.integers(0, 60), min_size=1, max_size=8))
+    def push(self, stream: int, sizes: list[int]) -> None:
+        for size in sizes:
+            self.number += 1
+            frame = data(stream, self.number, size)
+            self.queue.push(stream, frame)
+            self.model[stream].append(frame)
+
+    @rule(budget=st.integers(0, 400))
+    def take(self, budget: int) -> None:
+        waiting = {stream for stream, line in self.model.items() if line}
+        taken = self.queue.take(budget)
+        turns: Counter[int] = Counter()
+        for frame in taken:
+            stream = int.from_bytes(frame[8:16], "big")
+            assert frame == self.model[stream].popleft()
+            turns[stream] += 1
+            # Nobody gets a second turn before each who still waits has had one.
+            others = [turns[other] for other in waiting if self.model[other]]
+            assert turns[stream] - min(others, default=turns[stream]) <= 1
+        if budget > 0 and waiting:
+            assert taken
+        assert sum(map(len, taken[:-1])) < max(budget, 1)
+        if sum(map(len, taken)) < budget:
+            assert not any(self.model.values())
+
+    @rule(stream=STREAMS)
+    def drop(self, stream: int) -> None:
+        assert not self.queue.drop(stream)
+        self.model[stream].clear()
+
+    @invariant()
+    def sizes_agree(self) -> None:
+        assert self.queue.size == sum(len(frame) for line in self.model.values() for frame in line)
+        assert bool(self.queue) == any(self.model.values())
+        for stream, line in self.model.items():
+            assert self.queue.waiting(stream) == sum(map(len, line))
+
+
+SendQueueMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestSendQueueMachine = SendQueueMachine.TestCase
+
+
+def test_a_big_stream_delays_a_small_one_by_one_frame() -> None:
+    queue = SendQueue()
+    for number in range(100):
+        queue.push(1, data(1, number, 1000))
+    queue.take(5000)
+    small = data(2, 0)
+    queue.push(2, small)
+    assert small in queue.take(2000)[:2]
+
+
+@pytest.mark.parametrize("kind", [Kind.EVENT, Kind.ORIGIN])
+def test_dropping_tells_whether_the_opening_had_left(kind: Kind) -> None:
+    queue = SendQueue()
+    queue.push(1, frames.encode(kind, 1))
+    queue.push(1, data(1, 1))
+    assert queue.holds_opening(1)
+    assert queue.drop(1)
+    assert not queue
+    assert queue.take(1000) == []
+
+    queue.push(3, frames.encode(kind, 3))
+    queue.push(3, data(3, 1))
+    queue.take(1)
+    assert not queue.holds_opening(3)
+    assert not queue.drop(3)
+    assert not queue.drop(99)
+
+
+def test_what_is_pushed_after_a_drop_has_one_turn_like_all_others() -> None:
+    queue = SendQueue()
+    queue.push(1, data(1, 0))
+    queue.push(2, data(2, 0))
+    queue.drop(1)
+    queue.push(1, data(1, 1))
+    queue.push(1, data(1, 2))
+    queue.push(2, data(2, 1))
+    assert queue.take(1000) == [data(2, 0), data(1, 1), data(2, 1), data(1, 2)]
+
+
+def test_opening_and_dropping_while_nothing_is_taken_leaves_nothing_behind() -> None:
+    queue = SendQueue()
+    queue.push(1, data(1, 0))
+    for stream in range(3, 20_000, 2):
+        queue.push(stream, data(stream, 0))
+        queue.drop(stream)
+    assert queue.size == len(data(1, 0))
+    assert len(queue._turns) < 1000
+
+
+class CreditPair:
+    """A sender and a reader of one stream, joined by a wire that keeps order."""
+
+    def __init__(self) -> None:
+        self.sender = SendCredit()
+        self.reader = ReceiveCredit()
+        self.wire: deque[int] = deque()
+        """Costs of the frames under way."""
+        self.inbox: deque[int] = deque()
+        self.grants: deque[int] = deque()
+        self.largest = 0
+
+    def send(self, size: int) -> int:
+        """Sends as much of `size` as there is credit for; returns how much went."""
+        sent = 0
+        while sent < size:
+            room = min(self.sender.available - HEADER_SIZE, MAX_BODY, size - sent)
+            if room < 1:
+                break
+            self.sender.spend(room + HEADER_SIZE)
+            self.wire.append(room + HEADER_SIZE)
+            sent += room
+        self.largest = max(self.largest, sum(self.wire) + sum(self.inbox))
+        return sent
+
+    def deliver(self) -> None:
+        if self.wire:
+            cost = self.wire.popleft()
+            self.reader.receive(cost)
+            self.inbox.append(cost)
+
+    def read(self) -> None:
+        if self.inbox:
+            due = self.reader.consume(self.inbox.popleft())
+            if due:
+                self.grants.append(due)
+
+    def grant(self) -> None:
+        if self.grants:
+            self.sender.grant(self.grants.popleft())
+
+    @property
+    def at_rest(self) -> bool:
+        return not (self.wire or self.inbox or self.grants)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.integers(1, 300_000), max_size=12),
+    st.lists(st.sampled_from(["deliver", "read", "grant"]), max_size=60),
+)
+def test_credit_never_deadlocks_and_is_never_overdrawn(sizes: list[int], moves: list[str]) -> None:
+    pair = CreditPair()
+    order = iter(moves)
+    for size in sizes:
+        while size:
+            size -= pair.send(size)
+            if size:
+                getattr(pair, next(order, "deliver"))()
+                if pair.at_rest:
+                    assert pair.send(1) == 1, "a sender without credit, and nobody who would grant any"
+                    size -= 1
+                elif not pair.wire:
+                    pair.read()
+                    pair.grant()
+    assert pair.largest <= MAX_CREDIT
+
+
+def test_the_window_grows_to_its_most_and_no_further() -> None:
+    pair = CreditPair()
+    assert pair.send(10 * MAX_CREDIT) == INITIAL_CREDIT - HEADER_SIZE
+    for _ in range(200):
+        while pair.wire:
+            pair.deliver()
+        while pair.inbox:
+            pair.read()
+        while pair.grants:
+            pair.grant()
+        pair.send(10 * MAX_CREDIT)
+    assert MAX_CREDIT // 2 < pair.largest <= MAX_CREDIT
+
+
+def test_small_pieces_are_not_granted_one_by_one() -> None:
+    reader = ReceiveCredit()
+    grants = 0
+    for _ in range(1000):
+        reader.receive(100)
+        grants += reader.consume(100) > 0
+    assert 1 <= grants <= 4
+
+
+def test_more_than_was_granted_is_refused() -> None:
+    reader = ReceiveCredit()
+    reader.receive(INITIAL_CREDIT)
+    with pytest.raises(ProtocolError) as caught:
+        reader.receive(1)
+    assert caught.value.code is Code.FLOW_CONTROL
+
+
+def test_a_grant_beyond_the_most_is_refused() -> None:
+    sender = SendCredit()
+    sender.grant(MAX_CREDIT - INITIAL_CREDIT)
+    with pytest.raises(ProtocolError) as caught:
+        sender.grant(1)
+    assert caught.value.code is Code.FLOW_CONTROL
