@@ -11,6 +11,10 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
+from restpipe.errors import Problem
+from restpipe.web import responses
+from restpipe.web.events import VERBS
+
 MAX_HEAD = 32768
 """Bytes of request line and headers together, so that an event's head always fits its frame."""
 MAX_CHUNK_LINE = 1024
@@ -27,17 +31,19 @@ _LENGTH = re.compile(rb"[0-9]{1,18}")
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*+;[\t\x20-\x7e\x80-\xff]*+)?\r\n")
 _TRAILER = re.compile(_FIELD)
 
+_VERBS = frozenset(verb.encode() for verb in VERBS)
+
 FRAMING_NAMES = frozenset({b"content-length", b"transfer-encoding", b"host", b"expect"})
 """Headers that `decide` must be shown."""
 
 
 class Malformed(Exception):
-    """The bytes are no request that can be read in one way only: answer `status`, then close."""
+    """The bytes are no request that can be read in one way only: answer `problem`, then close."""
 
-    def __init__(self, detail: str, status: int = 400) -> None:
+    def __init__(self, detail: str, problem: Problem = responses.MALFORMED) -> None:
         super().__init__(detail)
         self.detail = detail
-        self.status = status
+        self.problem = problem
 
 
 def head_size(data: bytes) -> int:
@@ -51,13 +57,18 @@ def head_size(data: bytes) -> int:
         return 0
     if not _HEAD.fullmatch(data, 0, end + 4):
         raise Malformed("the request line or a header is malformed")
+    # Parsers know different lists of verbs, and read differently what follows some of them.
+    if data[: data.find(b" ")] not in _VERBS:
+        raise Malformed(f"the verbs served are {', '.join(sorted(VERBS))}", responses.UNKNOWN_VERB)
     return end + 4
 
 
 def _check_start(data: bytes) -> None:
     """A head that can never become well formed must not keep its sender waiting."""
     if len(data) >= MAX_HEAD:
-        raise Malformed(f"the request line and headers together exceed {MAX_HEAD} bytes", 431)
+        raise Malformed(
+            f"the request line and headers together exceed {MAX_HEAD} bytes", responses.HEAD_TOO_LARGE
+        )
     if _BARE.search(data):
         raise Malformed("a line in the request's head does not end with CRLF")
     if b"\n" in data and not _START.match(data):
@@ -112,7 +123,7 @@ def _length(version: str, lengths: list[bytes], codings: list[bytes]) -> int | N
         if version == "1.0":
             raise Malformed("HTTP/1.0 has no Transfer-Encoding")
         if codings != [b"chunked"]:
-            raise Malformed("the only Transfer-Encoding served is 'chunked'", 501)
+            raise Malformed("the only Transfer-Encoding served is 'chunked'", responses.UNKNOWN_CODING)
         return None
     if len(lengths) > 1 or not _LENGTH.fullmatch(lengths[0]):
         raise Malformed("Content-Length must stand once, with one number")

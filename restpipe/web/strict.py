@@ -225,10 +225,7 @@ class StrictProtocol(HttpToolsProtocol):
         return self.cycle is None or self.cycle.response_complete or not self.cycle.response_started
 
     def _refusal(self, fault: Malformed) -> bytes:
-        problem = {431: responses.HEAD_TOO_LARGE, 501: responses.UNKNOWN_CODING}.get(
-            fault.status, responses.MALFORMED
-        )
-        document = responses.of_problem(problem, fault.detail)
+        document = responses.of_problem(fault.problem, fault.detail)
         fields = [(name.encode(), value.encode()) for name, value in document.headers]
         fields += [(b"content-length", b"%d" % len(document.body)), (b"connection", b"close")]
         lines = [name + b": " + value + b"\r\n" for name, value in self.server_state.default_headers + fields]

@@ -28,7 +28,7 @@ def test_arbitrary_bytes_are_refused_or_waited_for(data: bytes) -> None:
     try:
         size = head_size(data)
     except Malformed as fault:
-        assert fault.status == 400
+        assert fault.problem.status in (400, 501)
     else:
         assert not size or data[:size].endswith(b"\r\n\r\n")
 
@@ -45,7 +45,7 @@ def test_a_head_is_bounded() -> None:
     start = b"GET /" + b"x" * framing.MAX_HEAD
     with pytest.raises(Malformed) as refused:
         head_size(start)
-    assert refused.value.status == 431
+    assert refused.value.problem.status == 431
 
 
 @pytest.mark.parametrize("name", [b"Upgrade", b"upgrade", b"UPGRADE", b"uPGRADe"])
