@@ -1,0 +1,39 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+
+.PHONY: venv demo test lint format schema bench soak clean
+
+venv: $(VENV)/ready
+
+$(VENV)/ready: pyproject.toml
+	@packaging/prerequisites $(PYTHON)
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: venv  ## The main job: both ends of a pipe, four requests, a large file. KEEP=1 leaves it up.
+	$(RUN) -m tests.demo $(if $(KEEP),--keep)
+
+test: venv  ## All that a plain checkout can test.
+	$(RUN) -m pytest $(PYTEST)
+
+lint: venv
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: venv
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+schema:  ## Needs the protobuf compiler 3.21, so that the module runs on every runtime since.
+	cd restpipe/protocol && protoc --python_out=. --pyi_out=. schema.proto
+
+bench: venv  ## Requests a second, latencies and CPU time; run it alone.
+	$(RUN) -m tests.bench
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
