@@ -28,7 +28,6 @@ LOCAL_DEAD_S = 10.0
 """A worker that was silent for so long is given up; one that was only busy is not."""
 STATUS_EVERY_S = 1.0
 DRAIN_POLL_S = 0.05
-LAST_WORDS_S = 0.1
 
 _log = logging.getLogger(__name__)
 
@@ -139,14 +138,18 @@ async def _drain(end: PipeEnd, timeout_s: float) -> None:
     for link in links:
         link.connection.send_control(frames.encode(Kind.GOAWAY, head=goodbye))
         link.wake()
-    over_at = asyncio.get_running_loop().time() + timeout_s
-    # Polled, so that the router need not look after whoever waits for the last event.
-    while core.under_way and asyncio.get_running_loop().time() < over_at:  # noqa: ASYNC110
-        await asyncio.sleep(DRAIN_POLL_S)
-    if core.under_way:
+    try:
+        async with asyncio.timeout(timeout_s):
+            # Polled, so that the router need not look after whoever waits for the last event.
+            while core.under_way:  # noqa: ASYNC110
+                await asyncio.sleep(DRAIN_POLL_S)
+            for link in links:
+                await link.wait_written()
+    except TimeoutError:
         _log.warning("%d events were still under way after %g s", core.under_way, timeout_s)
     core.handlers.closed = True
-    for link in (*links, *core.handlers.links):
+    links = (*core.events.links, *core.links.all(), *core.handlers.links)
+    for link in links:
         link.close(Code.SHUTDOWN, "the daemon stops")
-    # The transports write what they hold in the turns to come.
-    await asyncio.sleep(LAST_WORDS_S)
+    for link in links:
+        await link.wait_closed()

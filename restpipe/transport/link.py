@@ -12,6 +12,9 @@ from restpipe.errors import Code, ProtocolError
 from restpipe.protocol.connection import Connection
 from restpipe.protocol.frames import Frame
 
+POLL_S = 0.01
+LAST_WORDS_S = 2.0
+"""What a peer has time to read what was written before the link was closed."""
 WRITE_AT_ONCE = 65536
 """Bytes that are put on the transport in one go. What stands there cannot be overtaken, so it is little."""
 
@@ -102,6 +105,18 @@ class Link(asyncio.Protocol):
             self._flush_scheduled = True
             self._loop.call_soon(self._flush)
 
+    async def wait_written(self) -> None:
+        """Returns once all that was queued has been handed to the transport, or the link is gone."""
+        session = self.connection.session
+        # Polled: it is asked once in the life of a link, and the way of a frame stays as short as it is.
+        while session is not None and session.queue and self.transport is not None:  # noqa: ASYNC110
+            await asyncio.sleep(POLL_S)
+
+    async def wait_closed(self) -> None:
+        """Returns once the transport is gone, all that it held written or given up."""
+        while self.transport is not None:  # noqa: ASYNC110
+            await asyncio.sleep(POLL_S)
+
     def close(self, code: Code, detail: str) -> None:
         """Says why, then closes. What was queued behind it stays in the session. Idempotent."""
         if self._closing:
@@ -112,7 +127,7 @@ class Link(asyncio.Protocol):
             self.transport.write(self.connection.goodbye(code, detail))
             self.transport.close()
             # A peer that reads nothing would keep the transport, and all that is in it, for ever.
-            self._loop.call_later(1.0, self.abort)
+            self._loop.call_later(LAST_WORDS_S, self.abort)
 
     def abort(self) -> None:
         """Drops the transport at once. Idempotent."""

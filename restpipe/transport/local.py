@@ -121,14 +121,19 @@ class DaemonLink:
             head = Goaway(code=Code.SHUTDOWN, detail="the worker stops")
             link.connection.send_control(frames.encode(Kind.GOAWAY, head=head.SerializeToString()))
             link.wake()
-        if self._exchanges:
-            self._idle.clear()
-            try:
-                async with asyncio.timeout(timeout_s):
-                    await self._idle.wait()
-            except TimeoutError:
-                _log.warning("%d events were still under way after %g s", len(self._exchanges), timeout_s)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._until_idle(link)
+        except TimeoutError:
+            _log.warning("%d events were still under way after %g s", len(self._exchanges), timeout_s)
         link.close(Code.SHUTDOWN, "the worker stops")
+
+    async def _until_idle(self, link: Link) -> None:
+        while self._exchanges:
+            self._idle.clear()
+            await self._idle.wait()
+        # The last reply may be complete for this side, but not yet written.
+        await link.wait_written()
 
     # Dialing.
 

@@ -274,13 +274,7 @@ def test_a_stuck_thread_lowers_the_capacity(run: Run, config: Config, eventually
     ("target", "expected"),
     [
         ("/block", b"done"),
-        pytest.param(
-            "/block/large",
-            b"done" * 1_000_000,
-            marks=pytest.mark.xfail(
-                strict=True, reason="DaemonLink.drain closes before all has been written"
-            ),
-        ),
+        ("/block/large", b"done" * 1_000_000),
     ],
 )
 def test_stopping_waits_for_what_is_under_way(
