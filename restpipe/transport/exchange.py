@@ -63,13 +63,16 @@ class Exchange:
     async def read(self) -> bytes:
         """The next piece of the other side's body, at most 64 KiB; empty at its end.
 
-        Reading is what grants the other side further credit. `StreamReset` when the body broke off.
+        Reading is what grants the other side further credit. `StreamReset` when the body broke off, or when
+        the reply is whole before the request is: what comes of it then is dropped.
         """
         while not self._inbox:
             if self._all_in:
                 return b""
             if self._failure is not None:
                 raise self._failure
+            if self.closed:
+                raise StreamReset(Code.CANCELLED, "the reply has ended", Delivered.YES)
             await self._wait_to_read()
         piece, cost = self._inbox.popleft()
         self._consume(cost)
@@ -204,6 +207,8 @@ class Exchange:
 
     def receive_body(self, body: bytes, *, end: bool, overhead: int = 0) -> None:
         """Body bytes that came with whatever kind of frame."""
+        if self._all_in:
+            raise ProtocolError(Code.BAD_MESSAGE, "more came after the end of the body")
         cost = len(body) + overhead
         self._receive_credit.receive(cost)
         if body:
@@ -211,6 +216,8 @@ class Exchange:
         elif cost:
             self._consume(cost)
         if end:
+            if not self.answers and self._reply is None:
+                raise ProtocolError(Code.BAD_MESSAGE, "the stream ended without a reply")
             self._all_in = True
             if not self.answers:
                 self._close()
