@@ -38,7 +38,7 @@ class Node:
         options: Options | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> None:
-        """Nothing is started yet. `folder` is made; keep its path short, a Unix socket's has 107 bytes at most."""
+        """Nothing is started yet. `folder` is made; a Unix socket's path has 107 bytes at most."""
         self.role = role
         self.folder = folder
         self.environ = dict(environ or {})

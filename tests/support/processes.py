@@ -186,7 +186,7 @@ class _Notices:
 
 def descendants(pid: int) -> list[int]:
     """Children, their children and so on, as /proc shows them now."""
-    found = [child for child in children(pid)]
+    found = list(children(pid))
     return found + [pid for child in found for pid in descendants(child)]
 
 
