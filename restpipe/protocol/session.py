@@ -31,6 +31,8 @@ class Session:
         self.received = 0
         """Numbered frames that came in, in order."""
         self.unacknowledged_size = 0
+        self.broken = False
+        """The other side broke the protocol: what it had sent with that may be lost, so no link may go on."""
         self._buffer_size = buffer_size
         self._unacknowledged: deque[bytes] = deque()
         self._replay: deque[bytes] = deque()

@@ -11,6 +11,7 @@ from typing import Protocol, cast
 from restpipe.errors import Code, ProtocolError
 from restpipe.protocol.connection import Connection
 from restpipe.protocol.frames import Frame
+from restpipe.transport.tls import broken_off
 
 POLL_S = 0.01
 LAST_WORDS_S = 2.0
@@ -59,7 +60,8 @@ class Link(asyncio.Protocol):
         self.transport.set_write_buffer_limits(high=WRITE_AT_ONCE)
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-            self.peer_address = transport.get_extra_info("peername")[:2]
+            # None when the other side has already reset the connection.
+            self.peer_address = (transport.get_extra_info("peername") or ("", 0))[:2]
             set_socket_options(sock)
         self._arm_timer()
         self._owner.link_made(self)
@@ -73,6 +75,8 @@ class Link(asyncio.Protocol):
             if frames:
                 self._owner.frames_received(self, frames)
         except ProtocolError as error:
+            if self.connection.session is not None:
+                self.connection.session.broken = True
             self.close(error.code, error.detail)
             return
         self.wake()
@@ -95,7 +99,7 @@ class Link(asyncio.Protocol):
         if session is not None:
             session.detach(self.wake)
         self.transport = None
-        self._owner.link_lost(self, self._reason or (str(exc) if exc else "closed by the other side"))
+        self._owner.link_lost(self, self._reason or (broken_off(exc) if exc else "closed by the other side"))
 
     # Called by the owner.
 

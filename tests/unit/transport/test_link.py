@@ -1,0 +1,347 @@
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from restpipe.errors import Code, ProtocolError
+from restpipe.protocol import frames
+from restpipe.protocol.connection import Side, new_session_id
+from restpipe.protocol.frames import FrameDecoder, Kind
+from restpipe.protocol.messages import read_message
+from restpipe.protocol.schema_pb2 import ROLE_PIPE, Goaway, Hello
+from restpipe.protocol.session import Session
+from restpipe.transport.link import WRITE_AT_ONCE, Link
+from tests.unit.transport.kit import Recorder, connection, run, until
+
+BUFFER = 1 << 24
+
+
+def accept(link: Link, hello: Hello) -> None:
+    session = Session(new_session_id(), BUFFER)
+    link.connection.accept(session, hello, now=asyncio.get_running_loop().time())
+    session.attach(link.wake)
+
+
+class Ends:
+    """Two links joined by a socket pair."""
+
+    def __init__(self, near: Link, far: Link, near_owner: Recorder, far_owner: Recorder) -> None:
+        self.near, self.far = near, far
+        self.near_owner, self.far_owner = near_owner, far_owner
+
+    @property
+    def near_session(self) -> Session:
+        assert self.near.connection.session is not None
+        return self.near.connection.session
+
+    @property
+    def far_session(self) -> Session:
+        assert self.far.connection.session is not None
+        return self.far.connection.session
+
+
+@asynccontextmanager
+async def joined(**how: Any) -> AsyncIterator[Ends]:
+    loop = asyncio.get_running_loop()
+    left, right = socket.socketpair()
+    far_owner, near_owner = Recorder(accept), Recorder()
+    far = Link(connection(Side.LISTENER, **how), far_owner, loop)
+    near = Link(connection(Side.DIALER, **how), near_owner, loop)
+    near.connection.say_hello(ROLE_PIPE, buffer_size=BUFFER)
+    await loop.create_connection(lambda: far, sock=right)
+    await loop.create_connection(lambda: near, sock=left)
+    await until(lambda: near.connection.session)
+    ends = Ends(near, far, near_owner, far_owner)
+    ends.near_session.attach(near.wake)
+    try:
+        yield ends
+    finally:
+        near.abort()
+        far.abort()
+        await until(lambda: near_owner.lost and far_owner.lost)
+
+
+@asynccontextmanager
+async def raw(**how: Any) -> AsyncIterator[tuple[Link, Recorder, asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A listening link, and the bare other end of its socket."""
+    loop = asyncio.get_running_loop()
+    left, right = socket.socketpair()
+    owner = Recorder(accept)
+    link = Link(connection(Side.LISTENER, **how), owner, loop)
+    await loop.create_connection(lambda: link, sock=right)
+    reader, writer = await asyncio.open_connection(sock=left)
+    try:
+        yield link, owner, reader, writer
+    finally:
+        writer.close()
+        link.abort()
+        await until(lambda: owner.lost)
+
+
+def said_goodbye(data: bytes) -> Goaway:
+    last = FrameDecoder().feed(data)[-1]
+    assert last.kind == Kind.GOAWAY
+    return read_message(Goaway(), last)
+
+
+def hello() -> bytes:
+    return frames.encode(Kind.HELLO, head=Hello(major=1, role=ROLE_PIPE).SerializeToString())
+
+
+def test_frames_cross_in_both_directions() -> None:
+    async def main() -> None:
+        async with joined() as ends:
+            for number in range(500):
+                ends.near_session.send(1, frames.encode(Kind.DATA, 1, body=b"%d" % number))
+                ends.far_session.send(2, frames.encode(Kind.DATA, 2, body=b"%d" % number))
+            expected = [b"%d" % number for number in range(500)]
+            for owner in (ends.near_owner, ends.far_owner):
+                await until(lambda owner=owner: owner.kinds().count(Kind.DATA) == 500)
+                assert [frame.body for frame in owner.frames if frame.kind == Kind.DATA] == expected
+
+    run(main())
+
+
+def test_all_of_a_turn_leaves_in_one_write() -> None:
+    async def main() -> None:
+        async with joined() as ends:
+            transport = ends.near.transport
+            assert transport is not None
+            writes: list[int] = []
+
+            class Counting:
+                def __getattr__(self, name: str) -> Any:
+                    return getattr(transport, name)
+
+                def write(self, data: bytes) -> None:
+                    writes.append(len(data))
+                    transport.write(data)
+
+            ends.near.transport = Counting()  # type: ignore[assignment]
+            for stream in range(1, 200, 2):
+                ends.near_session.send(stream, frames.encode(Kind.EVENT, stream))
+            assert writes == []
+            await until(lambda: ends.far_owner.kinds().count(Kind.EVENT) == 100)
+            assert len(writes) == 1
+
+    run(main())
+
+
+def test_a_reader_that_does_not_read_pauses_the_session() -> None:
+    async def main() -> None:
+        async with raw() as (link, _, reader, writer):
+            writer.write(hello())
+            await until(lambda: link.connection.session)
+            session = link.connection.session
+            assert session is not None
+            body = bytes(frames.MAX_BODY)
+            for _ in range(100):
+                session.send(2, frames.encode(Kind.DATA, 2, body=body))
+            await until(lambda: not link._writable)
+            assert link.transport is not None
+            held = link.transport.get_write_buffer_size()
+            assert held <= 3 * WRITE_AT_ONCE
+            assert session.queue.size > 50 * len(body)
+            decoder, got = FrameDecoder(), 0
+            while got < 100:
+                got += sum(frame.kind == Kind.DATA for frame in decoder.feed(await reader.read(1 << 20)))
+            assert session.queue.size == 0
+
+    run(main())
+
+
+def test_closing_says_why_to_both() -> None:
+    async def main() -> None:
+        async with joined() as ends:
+            ends.far.close(Code.SHUTDOWN, "stops")
+            ends.far.close(Code.HEARTBEAT, "too late")
+            assert ends.far.closing
+            await until(lambda: ends.near_owner.lost and ends.far_owner.lost)
+            assert ends.far_owner.lost == [(ends.far, "stops")]
+            assert ends.near_owner.frames[-1].kind == Kind.GOAWAY
+            goaway = read_message(Goaway(), ends.near_owner.frames[-1])
+            assert (goaway.code, goaway.detail) == (Code.SHUTDOWN, "stops")
+
+    run(main())
+
+
+def test_what_waits_when_a_link_closes_stays_in_its_session() -> None:
+    async def main() -> None:
+        async with joined() as ends:
+            ends.far.close(Code.SHUTDOWN, "stops")
+            ends.far_session.send(2, frames.encode(Kind.EVENT, 2))
+            await until(lambda: ends.far_owner.lost)
+            assert ends.far_session.take(1000) == [frames.encode(Kind.EVENT, 2)]
+
+    run(main())
+
+
+def test_a_link_that_is_closing_hears_nothing_more() -> None:
+    async def main() -> None:
+        async with raw() as (link, owner, _, writer):
+            link.close(Code.SHUTDOWN, "stops")
+            writer.write(hello())
+            await until(lambda: owner.lost)
+            assert owner.frames == []
+
+    run(main())
+
+
+def test_a_peer_that_reads_nothing_cannot_hold_a_closed_link(monkeypatch: Any) -> None:
+    async def main() -> None:
+        async with raw() as (link, owner, _, writer):
+            loop = asyncio.get_running_loop()
+            timers: list[Any] = []
+            writer.write(hello())
+            await until(lambda: link.connection.session)
+            assert link.connection.session is not None
+            for _ in range(100):
+                link.connection.session.send(2, frames.encode(Kind.DATA, 2, body=bytes(frames.MAX_BODY)))
+            await until(lambda: not link._writable)
+
+            class Later:
+                def __getattr__(self, name: str) -> Any:
+                    return getattr(loop, name)
+
+                def call_later(self, _: float, callback: Any) -> None:
+                    timers.append(callback)
+
+            link._loop = Later()  # type: ignore[assignment]
+            link.close(Code.SHUTDOWN, "stops")
+            await asyncio.sleep(0)
+            assert owner.lost == []
+            (timer,) = timers
+            timer()
+            await until(lambda: owner.lost)
+            assert owner.lost == [(link, "stops")]
+
+    run(main())
+
+
+def test_strangers_are_told_and_left() -> None:
+    async def main() -> None:
+        async with raw() as (link, owner, reader, writer):
+            writer.write(b"GET / HTTP/1.1\r\n\r\n")
+            goaway = said_goodbye(await reader.read())
+            assert goaway.code == Code.HANDSHAKE
+            assert "GET / HTTP" in goaway.detail
+            await until(lambda: owner.lost)
+            assert owner.lost == [(link, goaway.detail)]
+
+    run(main())
+
+
+def test_silence_instead_of_a_handshake_is_bounded() -> None:
+    async def main() -> None:
+        async with raw(handshake_s=0.05) as (link, owner, _, _):
+            await until(lambda: owner.lost)
+            assert owner.lost == [(link, "no handshake in time")]
+
+    run(main())
+
+
+def test_a_silent_peer_is_given_up_after_two_heartbeats() -> None:
+    async def main() -> None:
+        async with raw(heartbeat_s=0.05) as (link, owner, reader, writer):
+            writer.write(hello())
+            await until(lambda: owner.lost)
+            assert owner.lost[0][0] is link
+            assert owner.lost[0][1].startswith("nothing heard for")
+            kinds = [frame.kind for frame in FrameDecoder().feed(await reader.read())]
+            assert kinds[:2] == [Kind.WELCOME, Kind.PING]
+
+    run(main())
+
+
+def test_links_at_rest_stay_up_by_their_heartbeats() -> None:
+    async def main() -> None:
+        async with joined(heartbeat_s=0.03) as ends:
+            await until(lambda: ends.near_owner.kinds().count(Kind.PONG) >= 8)
+            assert ends.near_owner.lost == []
+            assert ends.far_owner.lost == []
+
+    run(main())
+
+
+def test_the_other_side_is_gone() -> None:
+    async def main() -> None:
+        async with joined() as ends:
+            ends.near.abort()
+            ends.near.abort()
+            await until(lambda: ends.far_owner.lost)
+            assert len(ends.far_owner.lost) == 1
+            assert ends.far.transport is None
+            # Whoever still has the link may still use it.
+            ends.far.wake()
+            ends.far.close(Code.SHUTDOWN, "late")
+            ends.far_session.send(2, frames.encode(Kind.EVENT, 2))
+
+    run(main())
+
+
+def test_a_fault_that_the_owner_finds_ends_the_link_and_its_session() -> None:
+    async def main() -> None:
+        async with joined() as ends:
+            ends.far_owner.fault = ProtocolError(Code.BAD_MESSAGE, "nonsense")
+            ends.near_session.send(1, frames.encode(Kind.EVENT, 1))
+            await until(lambda: ends.near_owner.lost)
+            assert ends.far_owner.lost == [(ends.far, "nonsense")]
+            assert ends.far_session.broken
+            assert not ends.near_session.broken
+
+    run(main())
+
+
+def test_a_break_of_the_protocol_ends_the_session_but_a_broken_link_does_not() -> None:
+    async def main() -> None:
+        async with raw() as (link, owner, _, writer):
+            # The event is counted as received but handed to nobody: going on after it would lose it.
+            writer.write(hello())
+            await until(lambda: link.connection.session)
+            writer.write(frames.encode(Kind.EVENT, 1) + frames.encode(Kind.ACK, body=b"bad"))
+            await until(lambda: owner.lost)
+            session = link.connection.session
+            assert session is not None
+            assert Kind.EVENT not in owner.kinds()
+            assert session.broken
+        async with joined() as ends:
+            ends.near.abort()
+            await until(lambda: ends.far_owner.lost)
+            assert not ends.far_session.broken
+
+    run(main())
+
+
+def test_a_peer_that_is_gone_already_has_no_address() -> None:
+    class Transport:
+        """As uvloop's, of a TCP connection that was reset."""
+
+        def __init__(self, sock: socket.socket) -> None:
+            self.extra = {"socket": sock, "peername": None}
+
+        def get_extra_info(self, name: str, default: object = None) -> object:
+            return self.extra.get(name) or default
+
+        def set_write_buffer_limits(self, high: int) -> None:
+            assert high == WRITE_AT_ONCE
+
+        def write(self, data: bytes) -> None:
+            pass
+
+        def abort(self) -> None:
+            pass
+
+    async def main() -> None:
+        owner = Recorder()
+        with socket.socket(socket.AF_INET) as sock:
+            link = Link(connection(Side.LISTENER), owner, asyncio.get_running_loop())
+            link.connection_made(Transport(sock))  # type: ignore[arg-type]
+            assert owner.made == [link]
+            assert link.peer_address == ("", 0)
+            link.connection_lost(None)
+            assert owner.lost == [(link, "closed by the other side")]
+
+    run(main())
