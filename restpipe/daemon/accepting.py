@@ -9,6 +9,7 @@ from typing import NamedTuple
 from restpipe.daemon.channel import Channel
 from restpipe.daemon.links import PeerLinks
 from restpipe.daemon.peers import Peer, PeerTable
+from restpipe.daemon.trust import Refused, Trust
 from restpipe.errors import Code, ProtocolError
 from restpipe.protocol.connection import Side, new_session_id
 from restpipe.protocol.frames import Frame, Kind
@@ -16,7 +17,6 @@ from restpipe.protocol.messages import read_message
 from restpipe.protocol.schema_pb2 import ROLE_PIPE, Goaway, Hello
 from restpipe.protocol.session import Session
 from restpipe.transport.link import Link
-from restpipe.transport.tls import certificate_name
 
 CONFLICT_WAIT_S = 2.0
 """How long the older of two links of one name has to prove that it is alive."""
@@ -35,9 +35,12 @@ class Contender(NamedTuple):
 class Accepting:
     """Owner of the links that came in by the pipe's port."""
 
-    def __init__(self, peers: PeerTable, links: PeerLinks, *, buffer_size: int, max_clients: int) -> None:
+    def __init__(
+        self, peers: PeerTable, links: PeerLinks, trust: Trust, *, buffer_size: int, max_clients: int
+    ) -> None:
         self._peers = peers
         self._links = links
+        self._trust = trust
         self._buffer_size = buffer_size
         self._max_clients = max_clients
         self._names: dict[Link, str] = {}
@@ -46,14 +49,21 @@ class Accepting:
         """Connections refused because their name is connected from elsewhere."""
 
     def link_made(self, link: Link) -> None:
-        transport = link.transport
-        certificate = transport.get_extra_info("peercert") if transport is not None else None
-        name = certificate_name(certificate)
-        if not name:
-            link.close(Code.HANDSHAKE, "the certificate bears no name")
-        elif len(self._names) >= self._max_clients:
-            link.close(Code.TOO_MANY_LINKS, f"{self._max_clients} clients are connected already")
+        try:
+            name = self._trust.admit(link).name
+        except Refused as refused:
+            self._refuse(link, refused.name, refused.code, str(refused))
+            return
+        if len(self._names) >= self._max_clients:
+            self._trust.forget(link)
+            detail = f"{self._max_clients} clients are connected already"
+            self._refuse(link, name, Code.TOO_MANY_LINKS, detail)
+            return
         self._names[link] = name
+
+    def _refuse(self, link: Link, name: str, code: Code, detail: str) -> None:
+        _log.warning("%s: %s is refused: %s", link, name or "a client without a name", detail)
+        link.close(code, detail)
 
     def frames_received(self, link: Link, received: list[Frame]) -> None:
         peer = self._links.peer(link)
@@ -66,11 +76,12 @@ class Accepting:
 
     def link_lost(self, link: Link, reason: str) -> None:
         name = self._names.pop(link, "")
+        self._trust.forget(link)
         peer = self._links.peer(link)
         if peer is None:
-            _log.warning(
-                "%s: %s left before the handshake: %s", link, name or "a client without a name", reason
-            )
+            # Those without a name were refused, those with a session cut: both with a line of their own.
+            if name and link.connection.session is None:
+                _log.warning("%s: %s left before the handshake: %s", link, name, reason)
             return
         self._links.lost(link, reason)
         contender = self._contenders.pop(peer, None)
@@ -103,6 +114,7 @@ class Accepting:
             self._links.forget_session(peer, f"{peer.name} began a new session")
         channel = peer.channel or Channel(Session(new_session_id(), self._buffer_size), Side.LISTENER)
         link.connection.accept(channel.session, hello, now=_now(), name=peer.name)
+        self._trust.joined(link, peer)
         self._links.join(link, peer, channel)
 
     # Two links with one name.

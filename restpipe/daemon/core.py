@@ -16,7 +16,6 @@ from restpipe.daemon.waiting import Deadlines
 from restpipe.host.config import Pipe
 from restpipe.protocol.connection import Connection, Side
 from restpipe.protocol.schema_pb2 import Notice
-from restpipe.transport.tls import TlsFiles
 
 
 class Core:
@@ -25,7 +24,6 @@ class Core:
     def __init__(
         self,
         pipe: Pipe,
-        tls: TlsFiles,
         peers: PeerTable,
         *,
         server: Peer | None,
@@ -34,7 +32,6 @@ class Core:
         present: Callable[[], Iterable[Notice]],
     ) -> None:
         self.pipe = pipe
-        self.tls = tls
         self.peers = peers
         self._expiry: asyncio.TimerHandle | None = None
         limits = Limits(pipe.max_streams, pipe.backlog_bytes)

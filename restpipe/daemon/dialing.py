@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import ssl
 import time
 from collections.abc import Callable, Sequence
 
 from restpipe.daemon.channel import Channel
 from restpipe.daemon.links import PeerLinks
 from restpipe.daemon.peers import Peer
+from restpipe.daemon.trust import Refused, Trust
 from restpipe.errors import Code
 from restpipe.host import stats as metrics
 from restpipe.host.config import Address, join_address
@@ -29,26 +29,26 @@ _log = logging.getLogger(__name__)
 
 
 class Dialing:
-    """Owner of the one link to the server. `context` can be replaced at any time, for the next connection."""
+    """Owner of the one link to the server."""
 
     def __init__(
         self,
         server: Peer,
         links: PeerLinks,
+        trust: Trust,
         stats: Stats,
         *,
         addresses: Sequence[Address],
         server_name: str,
-        context: ssl.SSLContext,
         make_connection: Callable[[Side], Connection],
         backoff: Backoff,
         buffer_size: int,
         timeout_s: float,
         failed: Callable[[int, float], None],
     ) -> None:
-        self.context = context
         self._server = server
         self._links = links
+        self._trust = trust
         self._stats = stats
         self._addresses = itertools.cycle(addresses)
         self._server_name = server_name
@@ -61,6 +61,7 @@ class Dialing:
         self._over: asyncio.Future[None] | None = None
         self._joined = False
         self._broken_at = 0.0
+        self._address: Address
         self._reason = ""
         self._stopping = False
 
@@ -91,6 +92,7 @@ class Dialing:
                 await asyncio.sleep(self._backoff.next_pause_s())
 
     async def _connect(self, address: Address) -> bool:
+        self._address = address
         loop = asyncio.get_running_loop()
         self._over = loop.create_future()
         self._joined = False
@@ -99,22 +101,22 @@ class Dialing:
             await dial(
                 address.host,
                 address.port,
-                self.context,
+                self._trust.context,
                 lambda: Link(self._make_connection(Side.DIALER), self, loop),
                 server_name=self._server_name,
                 timeout_s=self._timeout_s,
             )
         except OSError as error:
-            self._report(address, handshake_failure(error))
+            self._report(handshake_failure(error))
             return False
         self._stats.timing(metrics.CONNECT_ATTEMPT_TIME, loop.time() - began)
         return True
 
-    def _report(self, address: Address, reason: str) -> None:
+    def _report(self, reason: str) -> None:
         """The same failure again is no news."""
         level = logging.DEBUG if reason == self._reason else logging.WARNING
         self._reason = reason
-        _log.log(level, "cannot connect to %s: %s", join_address(*address), reason)
+        _log.log(level, "cannot connect to %s: %s", join_address(*self._address), reason)
 
     async def _hold(self) -> None:
         """Until the link is lost."""
@@ -124,6 +126,11 @@ class Dialing:
     # LinkOwner.
 
     def link_made(self, link: Link) -> None:
+        try:
+            self._trust.admit(link)
+        except Refused as refused:
+            link.close(refused.code, f"the server is refused: {refused}")
+            return
         channel = self._server.channel
         link.connection.say_hello(
             ROLE_PIPE, session=channel.session if channel else None, buffer_size=self._buffer_size
@@ -138,14 +145,15 @@ class Dialing:
         self._links.receive(link, self._server, received)
 
     def link_lost(self, link: Link, reason: str) -> None:
-        if self._links.peer(link) is not None:
+        self._trust.forget(link)
+        if link.connection.session is not None:
             self._broken_at = time.time()
             self._stats.tick(metrics.BROKEN)
             if link.connection.pinged_at is not None:
                 self._stats.tick(metrics.HEARTBEAT_FAIL)
             self._links.lost(link, reason)
         else:
-            _log.warning("%s: the server closed before the handshake: %s", link, reason)
+            self._report(reason)
             self._failed(self._backoff.attempts + 1, self._broken_at)
         if self._over is not None and not self._over.done():
             self._over.set_result(None)
@@ -154,7 +162,7 @@ class Dialing:
         session = link.connection.session
         if frame.kind == Kind.GOAWAY or session is None:
             goaway = read_message(Goaway(), frame)
-            link.close(Code.SHUTDOWN, f"refused: {goaway.detail}")
+            link.close(Code.SHUTDOWN, f"refused by the server: {goaway.detail}")
             return
         if not link.connection.resumed:
             self._links.forget_session(self._server, "the server began a new session")
@@ -163,6 +171,7 @@ class Dialing:
         self._reason = ""
         self._stats.tick(metrics.CONNECTED)
         if self._server.channel is not None:
+            self._trust.joined(link, self._server)
             self._links.join(link, self._server, self._server.channel)
         self._backoff.reset()
 

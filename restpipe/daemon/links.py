@@ -94,6 +94,11 @@ class PeerLinks:
         self._given_up[peer] = loop.call_later(self._session_life_s, self._give_up, peer)
         self._left(peer, reason)
 
+    def cut(self, link: Link, code: Code, detail: str) -> None:
+        """Ends a link and says why to both sides. Its session waits for another, as always."""
+        link.close(code, detail)
+        self.lost(link, detail)
+
     def replace(self, peer: Peer, reason: str) -> None:
         """Makes way for a newer link of the same peer."""
         link = self._links.get(peer)

@@ -9,6 +9,7 @@ from restpipe.daemon.channel import Channel
 from restpipe.daemon.waiting import WaitingLine
 from restpipe.errors import Code
 from restpipe.protocol.schema_pb2 import Origin
+from restpipe.transport.certificates import Certificate
 
 
 class Peer:
@@ -21,6 +22,8 @@ class Peer:
         self.port = 0
         self.channel: Channel | None = None
         """Its session and streams; outlives links, until the session is given up."""
+        self.certificate: Certificate | None = None
+        """What it proved its name with, last."""
         self.online = False
         """Its link is up and takes new events."""
         self.line = WaitingLine(max_waiting, Code.UNREACHABLE, f"the link to {name} stayed down")

@@ -12,18 +12,23 @@ from restpipe.daemon.core import Core
 from restpipe.daemon.dialing import Dialing
 from restpipe.daemon.names import KnownClients
 from restpipe.daemon.peers import Peer, PeerTable
+from restpipe.daemon.trust import Trust
 from restpipe.errors import RestPipeError
 from restpipe.host.config import Config, Role, join_address
+from restpipe.host.limits import allow_open_files
 from restpipe.host.stats import Stats
 from restpipe.protocol.connection import Side
 from restpipe.protocol.schema_pb2 import Notice
 from restpipe.transport.backoff import Backoff
+from restpipe.transport.certificates import Use
 from restpipe.transport.link import Link
-from restpipe.transport.listener import Listener, listening_socket
+from restpipe.transport.listener import MAX_HANDSHAKES, Listener, listening_socket
 from restpipe.transport.tls import TlsFiles, client_context, server_context
 
 SERVER_NAME = "server"
 """What a client calls its one peer until its certificate says more."""
+OTHER_FILES = 1200
+"""What a daemon may have open beside its clients: workers' links, for the most part."""
 
 _log = logging.getLogger(__name__)
 
@@ -53,23 +58,31 @@ class ServerEnd:
     def __init__(self, config: Config) -> None:
         pipe = config.pipe
         self._pipe = pipe
-        self._context = server_context(tls_files(config))
         self._known = KnownClients(config.state.directory)
         self._changed = asyncio.Event()
         peers = PeerTable(pipe.max_clients, pipe.max_waiting)
         self._known.load(peers)
         self.core = Core(
             pipe,
-            tls_files(config),
             peers,
             server=None,
             joined=self._joined,
             left=self._left,
             present=self._present,
         )
+        files = tls_files(config)
+        self._trust = Trust(
+            files,
+            (files.crl, config.tls.ca_directory / "crl.pem"),
+            lambda: server_context(files),
+            links=self.core.links,
+            peers=peers,
+            use=Use.CLIENT,
+        )
         self._accepting = Accepting(
             peers,
             self.core.links,
+            self._trust,
             buffer_size=pipe.session_buffer_bytes,
             max_clients=pipe.max_clients,
         )
@@ -78,6 +91,7 @@ class ServerEnd:
     def tasks(self) -> Iterator[Coroutine[Any, Any, None]]:
         loop = asyncio.get_running_loop()
         bind, port = self._pipe.bind, self._pipe.port
+        allow_open_files(self._pipe.max_clients + MAX_HANDSHAKES * 2 + OTHER_FILES)
         try:
             sock = listening_socket(bind, port)
         except OSError as error:
@@ -85,11 +99,12 @@ class ServerEnd:
         _log.info("listening at %s", join_address(*sock.getsockname()[:2]))
         self._listener = Listener(
             sock,
-            self._context,
+            lambda: self._trust.context,
             lambda: Link(self.core.make_connection(Side.LISTENER), self._accepting, loop),
             handshake_s=self._pipe.handshake_timeout_s,
         )
         yield self._listener.run()
+        yield self._trust.run()
         yield self._known.run(self.core.peers, self._changed)
         yield self.core.notices.run_idle(lambda: len(self.core.links))
 
@@ -98,9 +113,7 @@ class ServerEnd:
             self._listener.close()
 
     def reload(self) -> None:
-        context = server_context(self.core.tls)
-        if self._listener is not None:
-            self._listener.context = context
+        self._trust.reload()
 
     @property
     def status(self) -> str:
@@ -132,20 +145,31 @@ class ClientEnd:
         stats = self._stats = Stats(config.statsd)
         self.core = Core(
             pipe,
-            tls_files(config),
             peers,
             server=server,
             joined=self._joined,
             left=self._left,
             present=self._present,
         )
+        files = tls_files(config)
+        # Host names are checked in the handshake, names of other kinds by ourselves.
+        uri = pipe.server_name if "://" in pipe.server_name else ""
+        self._trust = Trust(
+            files,
+            (files.crl,),
+            lambda: client_context(files, check_hostname=not uri),
+            links=self.core.links,
+            peers=peers,
+            use=Use.SERVER,
+            name=uri,
+        )
         self._dialing = Dialing(
             server,
             self.core.links,
+            self._trust,
             stats,
             addresses=pipe.addresses,
-            server_name=pipe.server_name,
-            context=client_context(tls_files(config)),
+            server_name="" if uri else pipe.server_name,
             make_connection=self.core.make_connection,
             backoff=Backoff(pipe.reconnect_min_s, pipe.reconnect_max_s),
             buffer_size=pipe.session_buffer_bytes,
@@ -155,13 +179,14 @@ class ClientEnd:
 
     def tasks(self) -> Iterator[Coroutine[Any, Any, None]]:
         yield self._dialing.run()
+        yield self._trust.run()
         yield self._stats.run()
 
     def stop(self) -> None:
         self._dialing.stop()
 
     def reload(self) -> None:
-        self._dialing.context = client_context(self.core.tls)
+        self._trust.reload()
 
     @property
     def status(self) -> str:

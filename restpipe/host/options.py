@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import os
 import re
 import types
 import typing
@@ -71,6 +72,7 @@ class Address(NamedTuple):
 
 _ADDRESS = re.compile(r"(?:\[([\w.%]*:[\w.:%]*)\]|([^\s:\[\]/,]+)):([0-9]{1,5})")
 _HOST = r"[^\s\[\]/,]+"
+_URI = r"[A-Za-z][A-Za-z0-9+.-]*://[^\s,]+"
 _DOTTED = r"[^\W\d]\w*(\.[^\W\d]\w*)+"
 
 
@@ -141,8 +143,8 @@ class Pipe:
         "",
         "Name that the server's certificate must have; empty: the host that is dialed.",
         role=Role.CLIENT,
-        allowed="a name",
-        pattern=_HOST,
+        allowed="a host name, an address or a URI (spiffe://...)",
+        pattern=rf"{_HOST}|{_URI}",
         empty="",
     )
     heartbeat_interval_s: float = option(
@@ -224,10 +226,24 @@ class Tls:
         **_FILE,
     )
     crl: Path = option(Path("crl.pem"), "Revocation list; the file may be absent.", **_FILE)
+    ca_directory: Path = option(
+        Path("../ca"),
+        "Folder of the CA, if it is on this host: its revocation list counts too.",
+        env=("RP_CA_DIRECTORY",),
+        role=Role.SERVER,
+        **_FILE,
+    )
+    self_made: bool = option(
+        True,
+        "A server that finds neither an identity nor a CA at its start makes both.",
+        role=Role.SERVER,
+    )
 
     def __post_init__(self) -> None:
         for name in ("key", "certificate", "ca", "crl"):
             object.__setattr__(self, name, self.directory / getattr(self, name))
+        ca_directory = os.path.normpath(self.directory / self.ca_directory)
+        object.__setattr__(self, "ca_directory", Path(ca_directory))
 
 
 @dataclasses.dataclass(frozen=True)

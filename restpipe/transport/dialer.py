@@ -9,6 +9,7 @@ import ssl
 from collections.abc import Callable, Iterable, Iterator
 
 from restpipe.transport.link import Link
+from restpipe.transport.tls import LastWords
 
 ATTEMPT_DELAY_S = 0.25
 """Head start of an address over the next (RFC 8305, section 5)."""
@@ -30,17 +31,20 @@ async def dial(
     async with asyncio.timeout(timeout_s):
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         sock = await _connect_any(_interleaved(found))
-        try:
-            _, link = await loop.create_connection(
-                make_link,
-                sock=sock,
-                ssl=context,
-                server_hostname=server_name or host,
-                ssl_handshake_timeout=timeout_s,
-            )
-        except BaseException:
-            sock.close()
-            raise
+        with LastWords(sock) as last_words:
+            try:
+                _, link = await loop.create_connection(
+                    make_link,
+                    sock=sock,
+                    ssl=context,
+                    server_hostname=server_name or host,
+                    ssl_handshake_timeout=timeout_s,
+                )
+            except BaseException as error:
+                sock.close()
+                if isinstance(error, ssl.SSLError):
+                    await last_words.say(error)
+                raise
     return link
 
 

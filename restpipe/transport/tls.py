@@ -1,7 +1,10 @@
-"""TLS of the pipe: version 1.3 only, both sides verified, identity read from the certificate."""
+"""TLS of the pipe: version 1.3 only, both sides verified, each failure told in words to both."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import errno
 import os
 import socket
 import ssl
@@ -9,6 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from restpipe.errors import ConfigError
+
+LAST_WORDS_S = 1.0
+"""How long a failed handshake is held open for the other side to read why."""
+_LAST_WORDS_SIZE = 65536
 
 
 class TlsFiles(NamedTuple):
@@ -23,30 +30,33 @@ class TlsFiles(NamedTuple):
 
 
 def server_context(files: TlsFiles) -> ssl.SSLContext:
-    """For whoever listens: takes only certificates for client use from the CA. `ConfigError` on bad files."""
+    """For whoever listens: takes only certificates for client use from the CA. `ConfigError` on bad files.
+
+    Whether a certificate is revoked is for `restpipe.transport.revocation` to say.
+    """
     context = _context(ssl.PROTOCOL_TLS_SERVER, files)
     # No session tickets: one could be resumed after the certificate behind it was revoked.
     context.num_tickets = 0
-    context.options |= ssl.OP_NO_TICKET
+    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
     return context
 
 
-def client_context(files: TlsFiles) -> ssl.SSLContext:
+def client_context(files: TlsFiles, *, check_hostname: bool = True) -> ssl.SSLContext:
     """For whoever dials: checks that the server's certificate bears the server's name."""
     context = _context(ssl.PROTOCOL_TLS_CLIENT, files)
-    context.check_hostname = True
+    context.check_hostname = check_hostname
     return context
 
 
 def _context(protocol: int, files: TlsFiles) -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
+    # Off for now: for a client it could not be on without the host name.
+    context.check_hostname = False
     context.verify_mode = ssl.CERT_REQUIRED
+    context.sslobject_class = _TellingSSLObject
     _load_identity(context, files)
-    _load_authority(context, files.ca, "tls.ca")
-    if files.crl.exists():
-        _load_authority(context, files.crl, "tls.crl")
-        context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+    _load_authority(context, files.ca)
     return context
 
 
@@ -63,12 +73,12 @@ def _load_identity(context: ssl.SSLContext, files: TlsFiles) -> None:
         ) from error
 
 
-def _load_authority(context: ssl.SSLContext, path: Path, key: str) -> None:
-    _check_readable(key, path)
+def _load_authority(context: ssl.SSLContext, path: Path) -> None:
+    _check_readable("tls.ca", path)
     try:
         context.load_verify_locations(path)
     except ssl.SSLError as error:
-        raise ConfigError(f"{key} {path}: {_reason(error)}; it must be a PEM file") from error
+        raise ConfigError(f"tls.ca {path}: {_reason(error)}; it must be a PEM file") from error
 
 
 def _check_readable(key: str, path: Path) -> None:
@@ -79,36 +89,99 @@ def _check_readable(key: str, path: Path) -> None:
         raise ConfigError(f"{key} {path}: {error.strerror}; install an identity first") from error
 
 
+class _TellingSSLObject(ssl.SSLObject):
+    """Keeps what OpenSSL has to say to the other side when a handshake fails: event loops drop it."""
+
+    @classmethod
+    def _create(cls, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, *more: Any, **named: Any) -> Any:
+        created = super()._create(incoming, outgoing, *more, **named)  # type: ignore[misc]
+        created.outgoing = outgoing
+        return created
+
+    def do_handshake(self) -> None:
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError as error:
+            error.last_words = self.outgoing.read()  # type: ignore[attr-defined]
+            raise
+
+
+class LastWords:
+    """A way to tell the other side why its handshake failed, once the event loop has let go of the socket.
+
+    Without it the other side would see no more than a connection reset. A context manager around the
+    handshake: to be entered before the socket is handed over.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock.dup()
+
+    def __enter__(self) -> LastWords:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._sock.close()
+
+    async def say(self, error: Exception) -> None:
+        """Sends the alert that belongs to `error`, if there is one, and waits for the other side to close."""
+        data: bytes = getattr(error, "last_words", b"")
+        if not data:
+            return
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(OSError, TimeoutError):
+            self._sock.setblocking(False)
+            self._sock.send(data)
+            self._sock.shutdown(socket.SHUT_WR)
+            # What the other side has already sent must be read: closing over it would be a reset, which
+            # overtakes the alert.
+            async with asyncio.timeout(LAST_WORDS_S):
+                left = _LAST_WORDS_SIZE
+                while left > 0 and (piece := await loop.sock_recv(self._sock, 4096)):
+                    left -= len(piece)
+
+
+_IN_WORDS = {
+    "HTTP_REQUEST": "http request instead of TLS",
+    "WRONG_VERSION_NUMBER": "what came is not TLS",
+    "UNSUPPORTED_PROTOCOL": "an older version than TLS 1.3, the only one that is spoken here",
+    "UNEXPECTED_EOF_WHILE_READING": "it closed in the middle of the handshake",
+}
+_ABOUT_CERTIFICATES = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED")
+
+
 def handshake_failure(error: Exception) -> str:
-    """Why a handshake failed, in a few words fit for one line of a log."""
+    """Why a handshake failed or a link broke, in a few words fit for one line of a log."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the certificate is refused: {error.verify_message}"
+        return f"its certificate is refused: {error.verify_message.rstrip('.')}"
     if isinstance(error, ssl.SSLError):
         return _reason(error)
     if isinstance(error, TimeoutError):
         return "no TLS handshake in time"
+    if isinstance(error, ConnectionAbortedError) and "handshake" in str(error):
+        return "no TLS handshake in time"
     if isinstance(error, OSError) and error.errno:
         named = isinstance(error, socket.gaierror) and error.strerror
         return named or os.strerror(error.errno)
+    if isinstance(error, ConnectionResetError):
+        return "it closed in the middle of the handshake"
     return str(error) or type(error).__name__
 
 
+def broken_off(error: Exception) -> str:
+    """Why a link whose handshake was over broke, in words for one line of a log."""
+    if isinstance(error, ConnectionResetError) and not error.errno:
+        return os.strerror(errno.ECONNRESET)
+    return handshake_failure(error)
+
+
 def _reason(error: ssl.SSLError) -> str:
-    return (error.reason or str(error)).lower().replace("_", " ")
-
-
-def certificate_name(certificate: dict[str, Any] | None) -> str:
-    """The peer's name from what `getpeercert` returned: the first DNS or URI name, else the common name.
-
-    Empty when the certificate bears none (RFC 9525, section 6.4 ranks subjectAltName first).
-    """
-    if not certificate:
-        return ""
-    for kind, value in certificate.get("subjectAltName", ()):
-        if kind in ("DNS", "URI"):
-            return str(value)
-    for part in certificate.get("subject", ()):
-        for kind, value in part:
-            if kind == "commonName":
-                return str(value)
-    return ""
+    reason = error.reason or str(error)
+    _, is_alert, alert = reason.partition("_ALERT_")
+    if not is_alert:
+        return _IN_WORDS.get(reason, reason.lower().replace("_", " "))
+    words = alert.lower().replace("_", " ").replace("unknown ca", "it is not from a CA known there")
+    if any(part in alert for part in _ABOUT_CERTIFICATES):
+        return f"the other side refuses this side's certificate: {words}"
+    return f"the other side gave up the handshake: {words}"

@@ -1,0 +1,297 @@
+"""Whom this daemon trusts at this moment: certificates, authorities, revocation lists, and time.
+
+OpenSSL judges a certificate once, in the handshake. What changes later is seen to here: a certificate that
+is revoked or expires takes its link with it, whoever has it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from cryptography import x509
+
+from restpipe.daemon.links import PeerLinks
+from restpipe.daemon.peers import Peer, PeerTable
+from restpipe.errors import Code, ConfigError, RestPipeError
+from restpipe.transport.certificates import (
+    Certificate,
+    Use,
+    describe,
+    issuer_name,
+    load_certificates,
+    read_certificate,
+    stamp,
+)
+from restpipe.transport.link import Link
+from restpipe.transport.revocation import RevocationList, Revocations, read_lists
+from restpipe.transport.tls import TlsFiles
+
+POLL_S = 0.5
+"""How often lists and expiries are looked at: a revocation takes effect within a second."""
+REMIND_S = 86400.0
+WARN_BEFORE_S = 30 * 86400.0
+
+Seen = tuple[tuple[int, int, int, int] | None, ...]
+
+_log = logging.getLogger(__name__)
+
+
+class Refused(RestPipeError):
+    """A certificate that is good enough for OpenSSL, but not here."""
+
+    def __init__(self, code: Code, name: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.name = name
+        """The certificate's, where it has one."""
+
+
+class Trusted(NamedTuple):
+    """What the files of an identity say, read together."""
+
+    context: ssl.SSLContext
+    own: Certificate
+    authorities: tuple[x509.Certificate, ...]
+    intermediates: tuple[x509.Certificate, ...]
+
+    @property
+    def subjects(self) -> frozenset[str]:
+        """The authorities' names."""
+        return frozenset(issuer_name(authority.subject) for authority in self.authorities)
+
+
+class Trust:
+    """Judges the certificate of each link to another host, when it comes and for as long as it stands."""
+
+    def __init__(
+        self,
+        files: TlsFiles,
+        lists: Sequence[Path],
+        make_context: Callable[[], ssl.SSLContext],
+        *,
+        links: PeerLinks,
+        peers: PeerTable,
+        use: Use,
+        name: str = "",
+    ) -> None:
+        """`use` is what the other side's certificate must be for; with a `name` it must bear that too.
+
+        `ConfigError` when the identity or a list cannot be used.
+        """
+        self._files = files
+        self._lists = tuple(lists)
+        self._make_context = make_context
+        self._links = links
+        self._peers = peers
+        self._use = use
+        self._name = name
+        self._certificates: dict[Link, Certificate] = {}
+        self._next_expiry = float("inf")
+        self._remind_at = 0.0
+        self._trusted = self._load()
+        self._seen = _look_at(self._lists)
+        self._revocations = self._read_lists(self._trusted)
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """For connections to come."""
+        return self._trusted.context
+
+    # Links that come and go.
+
+    def admit(self, link: Link) -> Certificate:
+        """The certificate of the other side; from now on it is watched. `Refused` when it is not good."""
+        certificate = self._certificate_of(link)
+        self._check(certificate)
+        self._certificates[link] = certificate
+        self._next_expiry = min(self._next_expiry, certificate.not_after)
+        return certificate
+
+    def joined(self, link: Link, peer: Peer) -> None:
+        """The link is that peer's: its session goes with its certificate."""
+        peer.certificate = self._certificates.get(link)
+
+    def forget(self, link: Link) -> None:
+        """The link is gone."""
+        self._certificates.pop(link, None)
+
+    def _certificate_of(self, link: Link) -> Certificate:
+        transport = link.transport
+        connection = transport.get_extra_info("ssl_object") if transport is not None else None
+        der = connection.getpeercert(binary_form=True) if connection is not None else None
+        try:
+            return read_certificate(der or b"")
+        except ValueError as error:
+            raise Refused(Code.HANDSHAKE, "", f"the certificate cannot be read: {error}") from error
+
+    def _check(self, certificate: Certificate) -> None:
+        name = certificate.name
+        if not name:
+            raise Refused(Code.HANDSHAKE, "", "the certificate bears no name")
+        if self._use not in certificate.uses:
+            raise Refused(Code.HANDSHAKE, name, f"the certificate of {name} is not for use as a {self._use}")
+        if self._name and self._name not in certificate.names:
+            raise Refused(Code.HANDSHAKE, name, f"the certificate is for {name}, not for {self._name}")
+        if self._revocations.covers(certificate):
+            raise Refused(Code.REVOKED, name, _revoked(certificate))
+
+    # What changes.
+
+    def reload(self) -> None:
+        """Takes up new certificates, authorities and lists. `ConfigError` leaves everything as it was."""
+        trusted = self._load()
+        seen = _look_at(self._lists)
+        revocations = self._read_lists(trusted)
+        before, self._trusted = self._trusted, trusted
+        self._seen = seen
+        self._remind_at = 0.0
+        self._take_up(revocations)
+        self._part_with(before)
+
+    async def run(self) -> None:
+        """Looks after lists and expiries until cancelled."""
+        while True:
+            await self._look_at_lists()
+            now = time.time()
+            if now >= self._next_expiry:
+                self._expire(now)
+            if now >= self._remind_at or now < self._remind_at - REMIND_S:
+                self._remind(now)
+            await asyncio.sleep(POLL_S)
+
+    async def _look_at_lists(self) -> None:
+        seen = _look_at(self._lists)
+        if seen == self._seen:
+            return
+        before, self._seen = self._seen, seen
+        if any(was and not now for was, now in zip(before, seen, strict=True)):
+            _log.error("a revocation list is gone; what it said still holds until the next start")
+            return
+        try:
+            # Lists can be long.
+            revocations = await asyncio.to_thread(self._read_lists, self._trusted)
+        except ConfigError as error:
+            _log.error("the new revocation list is not used, the one before still holds: %s", error)
+            return
+        _log.info("the revocation list has been read anew")
+        self._take_up(revocations)
+
+    def _take_up(self, revocations: Revocations) -> None:
+        self._revocations = revocations
+        for link, certificate in list(self._certificates.items()):
+            if revocations.covers(certificate):
+                self._cut(link, _revoked(certificate))
+        for peer in self._peers:
+            if peer.certificate is not None and revocations.covers(peer.certificate):
+                # Not even somebody else's new certificate of the same name goes on with it.
+                self._links.forget_session(peer, _revoked(peer.certificate))
+                peer.certificate = None
+
+    def _expire(self, now: float) -> None:
+        for link, certificate in list(self._certificates.items()):
+            if certificate.not_after < now:
+                # The session stays: with a renewed certificate the other side goes on where it was.
+                end = stamp(certificate.not_after)
+                self._cut(link, f"the certificate of {certificate.name} has expired at {end}")
+        self._next_expiry = min(
+            (certificate.not_after for certificate in self._certificates.values()), default=float("inf")
+        )
+
+    def _part_with(self, before: Trusted) -> None:
+        """Has those come anew whom an authority let in that is trusted no more; the others stay.
+
+        Who signed what stands between them and the authority is not known here: those come anew too.
+        """
+        gone = [authority for authority in before.authorities if authority not in self._trusted.authorities]
+        trusted = self._trusted.subjects - {issuer_name(authority.subject) for authority in gone}
+        for link, certificate in list(self._certificates.items()) if gone else ():
+            if certificate.issuer not in trusted:
+                self._cut(link, f"{certificate.issuer} may no longer be trusted: connect anew")
+
+    def _cut(self, link: Link, detail: str) -> None:
+        self.forget(link)
+        self._links.cut(link, Code.REVOKED, detail)
+
+    # Reading files.
+
+    def _load(self) -> Trusted:
+        context = self._make_context()
+        own, *intermediates = _certificates(self._files.certificate, "tls.certificate")
+        return Trusted(
+            context,
+            _described(own, self._files.certificate),
+            tuple(_certificates(self._files.ca, "tls.ca")),
+            tuple(intermediates),
+        )
+
+    def _read_lists(self, trusted: Trusted) -> Revocations:
+        return Revocations(self._all_lists((*trusted.authorities, *trusted.intermediates)))
+
+    def _all_lists(self, known: Sequence[x509.Certificate]) -> Iterator[RevocationList]:
+        for path in filter(Path.exists, self._lists):
+            found, unknown = read_lists(path, known)
+            for issuer in unknown:
+                _log.warning("%s: the list of %s is left out: that authority is not in tls.ca", path, issuer)
+            yield from found
+
+    # Telling the administrator.
+
+    def _remind(self, now: float) -> None:
+        self._remind_at = now + REMIND_S
+        self._warn_of_end(
+            now, "this host's certificate", self._files.certificate, self._trusted.own.not_after
+        )
+        ends = [_described(authority, self._files.ca).not_after for authority in self._trusted.authorities]
+        self._warn_of_end(now, "the last of the authorities", self._files.ca, max(ends))
+        for issuer in self._revocations.stale(now):
+            _log.error(
+                "the revocation list of %s is out of date; what it says still holds, "
+                "but later revocations are not known: renew it",
+                issuer,
+            )
+
+    def _warn_of_end(self, now: float, what: str, path: Path, end: float) -> None:
+        if end <= now:
+            _log.error("%s (%s) expired at %s: no connection is possible", what, path, stamp(end))
+        elif end - now <= WARN_BEFORE_S:
+            days = int((end - now) // 86400)
+            _log.warning("%s (%s) expires in %d days, at %s: renew it", what, path, days, stamp(end))
+
+
+def _revoked(certificate: Certificate) -> str:
+    return f"the certificate of {certificate.name}, serial {certificate.serial_text}, is revoked"
+
+
+def _look_at(paths: Sequence[Path]) -> Seen:
+    """What tells one version of a file from the next, without reading it."""
+    return tuple(map(_marks, paths))
+
+
+def _marks(path: Path) -> tuple[int, int, int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def _certificates(path: Path, key: str) -> list[x509.Certificate]:
+    try:
+        return load_certificates(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{key} {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError(f"{key} {path}: {error}") from error
+
+
+def _described(certificate: x509.Certificate, path: Path) -> Certificate:
+    try:
+        return describe(certificate)
+    except ValueError as error:
+        raise ConfigError(f"{path}: a certificate in it cannot be understood: {error}") from error

@@ -1,0 +1,24 @@
+"""What the operating system allows this process."""
+
+from __future__ import annotations
+
+import logging
+import resource
+
+_log = logging.getLogger(__name__)
+
+
+def allow_open_files(needed: int) -> None:
+    """Raises the limit of open files as far as this process may; says so where it is less than `needed`."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY or soft < hard:
+        wanted = needed if hard == resource.RLIM_INFINITY else hard
+        soft = max(soft, wanted) if soft != resource.RLIM_INFINITY else soft
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        _log.warning(
+            "%d files may be open at once here, %d would be needed to serve pipe.max_clients: "
+            "raise the limit (LimitNOFILE=)",
+            soft,
+            needed,
+        )
