@@ -19,6 +19,10 @@ class Channel:
         self.routes: dict[int, Route] = {}
         self._next_number = 1 if side is Side.DIALER else 2
 
+    def may_open(self, number: int) -> bool:
+        """Whether the neighbour may open a stream of this number: it is one of its own, and free."""
+        return number not in self.routes and number % 2 != self._next_number % 2
+
     def new_number(self) -> int:
         """The number of the next stream that this side opens."""
         number = self._next_number

@@ -34,9 +34,10 @@ class Peer:
         """Its link is up."""
         self.channel = channel
         self.online = True
-        self.address = address
+        # A socket for both families has IPv4 callers in the guise of IPv6.
+        self.address = canonical_address(address) or address
         self.port = port
-        self.origin = Origin(peer=self.name, address=address, port=port).SerializeToString()
+        self.origin = Origin(peer=self.name, address=self.address, port=port).SerializeToString()
 
 
 class PeerTable:

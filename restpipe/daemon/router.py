@@ -56,7 +56,9 @@ class Waiting:
 
     def renewed(self, now: float) -> Frame:
         """The EVENT frame with the time that is left of its deadline."""
-        self.event.timeout_ms = max(1, int((self.deadline - now) * 1000))
+        # Never more than it was: the head must not grow beyond what a frame can carry.
+        left_ms = max(1, int((self.deadline - now) * 1000))
+        self.event.timeout_ms = min(self.event.timeout_ms, left_ms)
         head = self.event.SerializeToString()
         old = self.frame
         return Frame(old.kind, old.flags, len(head), old.stream, head + old.body)
@@ -127,8 +129,8 @@ class Router:
             self._relay(channel, frame, now)
 
     def _may_open(self, channel: Channel, frame: Frame) -> bool:
-        if frame.stream in channel.routes:
-            _log.warning("a second event on the same stream was dropped")
+        if not channel.may_open(frame.stream):
+            _log.warning("an event on a stream that is taken, or not its opener's to take, was dropped")
             return False
         if len(channel.routes) >= self._limits.max_streams:
             reset = StreamReset(Code.OVERLOADED, "too many events are under way on this link", Delivered.NO)
@@ -218,8 +220,8 @@ class Router:
 
     def _send_to_worker(self, route: Route, worker: Worker, origin: bytes, frame: Frame) -> None:
         number = self._connect(route, worker)
-        worker.session.send(number, frames.encode(Kind.ORIGIN, number, origin))
-        worker.session.send(number, frame.renumbered(number))
+        # In one piece: were the event taken back after its origin had left, that would stay there for ever.
+        worker.session.send(number, frames.encode(Kind.ORIGIN, number, origin) + frame.renumbered(number))
 
     def _connect(self, route: Route, answerer: Channel) -> int:
         number = answerer.new_number()

@@ -13,6 +13,8 @@ from restpipe.errors import Code
 if TYPE_CHECKING:
     from restpipe.daemon.router import Route
 
+MIN_COMPACTED = 64
+"""Deadlines that are kept, whether or not anybody still waits for them."""
 MARGIN = 0.1
 MAX_MARGIN_S = 0.25
 
@@ -60,11 +62,20 @@ class Deadlines:
         """Told when the next moment has come nearer."""
         self._heap: list[tuple[float, int, Route]] = []
         self._order = itertools.count()
+        self._compact_at = MIN_COMPACTED
 
     def add(self, at: float, route: Route) -> None:
+        if len(self._heap) >= self._compact_at:
+            self._compact()
         heapq.heappush(self._heap, (at, next(self._order), route))
         if self._heap[0][2] is route:
             self._arm(at)
+
+    def _compact(self) -> None:
+        """Most events wait for a moment of their long deadlines: those would pile up here."""
+        self._heap = [entry for entry in self._heap if entry[2].waits]
+        heapq.heapify(self._heap)
+        self._compact_at = max(MIN_COMPACTED, 2 * len(self._heap))
 
     @property
     def next_at(self) -> float | None:
