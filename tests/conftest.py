@@ -2,50 +2,63 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
+import signal
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.processes import command_line, descendants
 
-def descendants() -> set[str]:
-    """Command lines of all processes that come from this one, zombies left out."""
-    parents: dict[int, int] = {}
-    commands: dict[int, str] = {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            status = (entry / "stat").read_text().rpartition(")")[2].split()
-            commands[int(entry.name)] = (entry / "cmdline").read_text().replace("\0", " ").strip()
-        except OSError:
-            continue
-        if status[0] != "Z":
-            parents[int(entry.name)] = int(status[1])
-    found: set[str] = set()
-    for pid in parents:
-        above = parents.get(pid)
-        while above and above != os.getpid():
-            above = parents.get(above)
-        if above:
-            found.add(f"{pid}: {commands[pid]}")
-    return found
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 @pytest.fixture(scope="session", autouse=True)
-def nothing_left_behind() -> Iterator[None]:
-    """Fails the run when a process or a mount outlives the tests that made it."""
-    processes, mounts = descendants(), Path("/proc/self/mounts").read_text()
+def nothing_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Fails the run when something outlives the tests that made it."""
+    # Orphans of our children become ours instead of init's: none can hide from the look below.
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    processes, mounts = set(descendants(os.getpid())), _mounts()
     yield
-    left = descendants() - processes
-    assert not left, f"processes left behind: {sorted(left)}"
-    assert Path("/proc/self/mounts").read_text() == mounts, "mounts left behind"
+    left = _end_new(processes)
+    assert not left, f"processes left behind: {left}"
+    assert _mounts() <= mounts, f"mounts left behind: {_mounts() - mounts}"
+    sockets = [
+        path for path in tmp_path_factory.getbasetemp().rglob("*") if stat.S_ISSOCK(path.lstat().st_mode)
+    ]
+    assert not sockets, f"sockets left behind: {sockets}"
 
 
 @pytest.fixture
 def short_path() -> Iterator[Path]:
-    """A temporary folder whose path is short enough for Unix sockets in it (108 bytes)."""
+    """A temporary folder whose path is short enough for Unix sockets in it (107 bytes)."""
     with tempfile.TemporaryDirectory(prefix="rp-") as folder:
         yield Path(folder)
+
+
+def _end_new(before: set[int]) -> list[str]:
+    """Ends the processes that are new and says which they were."""
+    left = {pid: command_line(pid) for pid in descendants(os.getpid()) if pid not in before and _alive(pid)}
+    for pid in left:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return [f"{pid}: {command}" for pid, command in left.items()]
+
+
+def _alive(pid: int) -> bool:
+    """Not merely an orphan that has ended and that nobody has waited for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def _mounts() -> set[str]:
+    """Mount points in the tests' own temporary folders; other programs mount things too."""
+    points = {line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()}
+    return {point for point in points if "/rp-" in point or "/pytest-" in point}

@@ -49,7 +49,8 @@ def allowed(room: str) -> frozenset[str]:
 
 
 def is_room(name: str) -> bool:
-    return (CHECKOUT / "restpipe" / name).is_dir() or (CHECKOUT / "restpipe" / f"{name}.py").is_file()
+    found = CHECKOUT / "restpipe" / name
+    return name != "" and (found.is_dir() or found.with_suffix(".py").is_file())
 
 
 def edges(package: str, root: Path) -> Iterator[tuple[str, str]]:
