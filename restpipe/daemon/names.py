@@ -53,7 +53,7 @@ class Resolver:
             async with asyncio.timeout(TIMEOUT_S):
                 found = await loop.getaddrinfo(name, None, type=socket.SOCK_STREAM)
             addresses = frozenset(filter(None, (canonical_address(str(info[4][0])) for info in found)))
-        except (OSError, UnicodeError, TimeoutError):
+        except (OSError, ValueError, TimeoutError):  # a ValueError for what cannot be a name at all
             addresses = frozenset()
         self._known[name] = (loop.time() + LIFETIME_S, addresses)
         if len(self._known) > MAX_NAMES:
@@ -76,7 +76,7 @@ class KnownClients:
             known = {str(name): str(address) for name, address in clients.items()}
         except FileNotFoundError:
             return
-        except (OSError, ValueError, AttributeError) as error:
+        except (OSError, ValueError, AttributeError, RecursionError) as error:
             _log.warning("%s: cannot be used, beginning anew: %s", self._path, error)
             return
         for name, address in known.items():
@@ -97,7 +97,8 @@ class KnownClients:
             draft.replace(self._path)
         except OSError as error:
             _log.error("%s: cannot be written: %s", self._path, error.strerror)
-        self._written = known
+        else:
+            self._written = known
 
     async def run(self, peers: PeerTable, changed: asyncio.Event) -> None:
         """Saves once a second at the most, when something has changed."""

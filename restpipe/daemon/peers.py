@@ -64,9 +64,11 @@ class PeerTable:
 
     def add(self, name: str) -> Peer | None:
         """The peer of that name, new if need be; None when there is no room for another."""
-        peer = self._peers.get(name)
+        peer = self._peers.pop(name, None)
         if peer is None and self._make_room():
-            peer = self._peers[name] = Peer(name, self._max_waiting)
+            peer = Peer(name, self._max_waiting)
+        if peer is not None:
+            self._peers[name] = peer  # last: whoever was here last goes last
         return peer
 
     def put(self, peer: Peer) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from restpipe.daemon.channel import Channel
 from restpipe.daemon.peers import Peer, PeerTable
 from restpipe.daemon.pool import HandlerPool, Worker
-from restpipe.daemon.router import Limits, Router
+from restpipe.daemon.router import Limits, Route, Router, Waiting
 from restpipe.daemon.waiting import Deadlines
 from restpipe.errors import StreamReset
 from restpipe.protocol.connection import Connection, Side
@@ -70,6 +70,13 @@ def the_reset(channel: Channel) -> StreamReset:
 
 def event_of(one: Frame) -> Event:
     return read_message(Event(), one)
+
+
+def waiting_route(number: int = 1) -> Route:
+    """An event that waits, in no line yet."""
+    route = Route(Channel(session(), Side.LISTENER), number)
+    route.waiting = Waiting(Event(timeout_ms=1000), event(number), b"", 0.0)
+    return route
 
 
 class Bench:
