@@ -320,7 +320,7 @@ def test_without_a_ca_every_command_says_what_to_do(bare: Run, arguments: tuple[
 
 
 @settings(max_examples=60, deadline=None)
-@given(words=st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=[])), max_size=4))
+@given(words=st.lists(st.text(st.characters(blacklist_characters="\0", blacklist_categories=[])), max_size=4))
 def test_no_words_make_a_traceback(words: list[str]) -> None:
     for command in ("issue", "revoke", "show", "verify", "sign"):
         result = run_main("--directory", "/nonexistent/ca", command, "--", *words)
