@@ -123,7 +123,7 @@ def test_bodies_of_any_size_cross_both_ways(there: int, back: int, sizes: list[i
         assert pair.waiting == 0
         pump.cancel()
 
-    run(main())
+    run(main(), collect=False)
 
 
 def test_a_slow_reader_stops_its_writer_at_once_and_for_as_long_as_it_likes() -> None:
@@ -450,7 +450,7 @@ def test_no_frame_ever_raises_or_leaves_anybody_waiting(opener: bool, received: 
         assert end.closed
         assert pair.forgotten == [NUMBER]
 
-    run(main())
+    run(main(), collect=False)
 
 
 def test_the_first_of_a_reply_comes_with_its_head() -> None:
