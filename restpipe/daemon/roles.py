@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Coroutine, Iterator
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ from restpipe.daemon.trust import Trust
 from restpipe.errors import RestPipeError
 from restpipe.host.config import Config, Role, join_address
 from restpipe.host.limits import allow_open_files
+from restpipe.host.socket_store import SocketStore
 from restpipe.host.stats import Stats
 from restpipe.protocol.connection import Side
 from restpipe.protocol.schema_pb2 import Notice
@@ -55,9 +57,10 @@ class PipeEnd(Protocol):
 class ServerEnd:
     """Listens for clients."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, store: SocketStore) -> None:
         pipe = config.pipe
         self._pipe = pipe
+        self._store = store
         self._known = KnownClients(config.state.directory)
         self._changed = asyncio.Event()
         peers = PeerTable(pipe.max_clients, pipe.max_waiting)
@@ -107,6 +110,20 @@ class ServerEnd:
         yield self._trust.run()
         yield self._known.run(self.core.peers, self._changed)
         yield self.core.notices.run_idle(lambda: len(self.core.links))
+
+    def _listening_socket(self) -> socket.socket:
+        """The one that an earlier start has left, refusing nobody meanwhile; else a new one."""
+        bind, port = self._pipe.bind, self._pipe.port
+        detail = f"{bind}-{port}"
+        sock = self._store.take("pipe", detail)
+        if sock is None:
+            try:
+                sock = listening_socket(bind, port)
+            except OSError as error:
+                address = join_address(bind, port)
+                raise RestPipeError(f"cannot listen at {address}: {error.strerror}") from error
+            self._store.keep("pipe", detail, sock)
+        return sock
 
     def stop(self) -> None:
         if self._listener is not None:
@@ -224,9 +241,9 @@ class ClientEnd:
         )
 
 
-def make_end(config: Config) -> PipeEnd:
+def make_end(config: Config, store: SocketStore) -> PipeEnd:
     """The end of the pipe that this host is. `ConfigError` when its identity cannot be used."""
-    return ServerEnd(config) if config.role is Role.SERVER else ClientEnd(config)
+    return ServerEnd(config, store) if config.role is Role.SERVER else ClientEnd(config)
 
 
 def tls_files(config: Config) -> TlsFiles:

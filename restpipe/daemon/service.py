@@ -6,16 +6,19 @@ import asyncio
 import contextlib
 import logging
 import signal
+import socket
 from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any
 
+from restpipe.daemon import watchdog
 from restpipe.daemon.local import LocalDoor
 from restpipe.daemon.roles import PipeEnd, make_end
 from restpipe.errors import Code, ConfigError, RestPipeError
 from restpipe.host import logs, loop
 from restpipe.host.config import Config
 from restpipe.host.notify import Notifier
+from restpipe.host.socket_store import SocketStore
 from restpipe.protocol import frames
 from restpipe.protocol.connection import Connection, Side
 from restpipe.protocol.frames import Kind
@@ -43,38 +46,44 @@ def main(config: Config) -> int:
 
 
 async def _serve(config: Config) -> None:
-    end = make_end(config)
     notifier = Notifier()
+    store = SocketStore(notifier)
+    end = make_end(config, store)
+    # First of all: whoever finds the sockets may send the signal.
+    _reload_on_hangup(end)
     sockets = config.sockets
     async with (
-        _door(end.core.events, sockets.events, sockets.mode),
-        _door(end.core.handlers, sockets.handlers, sockets.mode),
-        _background(*end.tasks(), _report(end, notifier), _feed_watchdog(notifier)),
+        _door(end.core.events, sockets.events, sockets.mode, store.take("events")),
+        _door(end.core.handlers, sockets.handlers, sockets.mode, store.take("handlers")),
+        _background(*end.tasks(), _report(end, notifier)),
     ):
-        _reload_on_hangup(end)
-        notifier.ready(end.status)
         try:
-            await asyncio.get_running_loop().create_future()
+            async with _background(watchdog.feed(notifier, sockets.events)):
+                notifier.ready(end.status)
+                await asyncio.get_running_loop().create_future()
         finally:
             notifier.stopping()
             await _drain(end, config.pipe.drain_timeout_s)
 
 
 @contextlib.asynccontextmanager
-async def _door(door: LocalDoor[Any], path: Path, mode: int) -> AsyncIterator[None]:
+async def _door(
+    door: LocalDoor[Any], path: Path, mode: int, inherited: socket.socket | None
+) -> AsyncIterator[None]:
     event_loop = asyncio.get_running_loop()
     try:
-        sock = unix_socket(path, mode)
+        sock = inherited or unix_socket(path, mode)
+        inode = inode_of(path)
     except OSError as error:
         raise RestPipeError(f"cannot listen at {path}: {error.strerror or error}") from error
-    inode = inode_of(path)
     server = await event_loop.create_unix_server(
         lambda: Link(_local_connection(event_loop.time()), door, event_loop), sock=sock
     )
     try:
         yield
     finally:
-        remove_own(path, inode)
+        if inherited is None:
+            remove_own(path, inode)
         server.close()
 
 
@@ -107,13 +116,6 @@ async def _report(end: PipeEnd, notifier: Notifier) -> None:
             told = end.status
             notifier.status(told)
         await asyncio.sleep(STATUS_EVERY_S)
-
-
-async def _feed_watchdog(notifier: Notifier) -> None:
-    interval = notifier.watchdog_interval
-    while interval is not None:
-        notifier.trigger_watchdog()
-        await asyncio.sleep(interval)
 
 
 def _reload_on_hangup(end: PipeEnd) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 
 from sdnotify import SystemdNotifier  # type: ignore[import-untyped]
 
@@ -36,6 +38,22 @@ class Notifier:
     def trigger_watchdog(self) -> None:
         """Say that this process is alive. Call it from what would stand still if it were not."""
         self._notifier.notify("WATCHDOG=1")
+
+    def store(self, name: str, sock: socket.socket) -> None:
+        """Have the service manager keep a socket for the next start of this service."""
+        if self._notifier.socket is not None:
+            with contextlib.suppress(OSError):
+                socket.send_fds(
+                    self._notifier.socket, [f"FDSTORE=1\nFDNAME={name}".encode()], [sock.fileno()]
+                )
+
+    def forget(self, name: str) -> None:
+        """Have the service manager close what it keeps under that name."""
+        self._notifier.notify(f"FDSTOREREMOVE=1\nFDNAME={name}")
+
+    def succeed(self, status: str) -> None:
+        """Serving from now on, in place of the process that was the service's main one."""
+        self._notifier.notify(f"MAINPID={os.getpid()}\nREADY=1\nSTATUS={_line(status)}")
 
 
 def _line(text: str) -> str:
