@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException, HTTPMessage
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +55,8 @@ class Answer:
     """A response, read whole."""
 
     status: int
-    headers: Mapping[str, str]
+    headers: HTTPMessage
+    """Looked up without regard to case; `get_all` for repeated ones."""
     body: bytes
 
     @property
@@ -79,11 +82,21 @@ class Http:
     def request(
         self, verb: str, target: str, headers: Mapping[str, str] | None = None, body: bytes = b""
     ) -> Answer:
-        """`target` goes out as it stands."""
-        try:
-            with client(self.path) as http:
-                url = httpx.URL("http://localhost", raw_path=target.encode())
-                response = http.request(verb, url, headers=dict(headers or {}), content=body)
-        except httpx.TransportError as error:
-            raise OSError(f"{verb} {target}: {error}") from error
-        return Answer(response.status_code, response.headers, response.content)
+        """`target` goes out as it stands, dot segments and escapes included, which httpx would change."""
+        connection = _UnixConnection(self.path)
+        with contextlib.closing(connection):
+            try:
+                connection.request(verb, target, body=body or None, headers=dict(headers or {}))
+                response = connection.getresponse()
+                return Answer(response.status, response.headers, response.read())
+            except HTTPException as error:
+                raise OSError(f"{verb} {target}: {error!r}") from error
+
+
+class _UnixConnection(HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost")
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = connect(self._path)

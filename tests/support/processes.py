@@ -87,7 +87,7 @@ class Process:
         self.wait_notice("READY=1", timeout_s)
 
     def wait_notice(self, line: str, timeout_s: float = TIMEOUT_S) -> None:
-        self._wait(lambda: line in self._notices.lines, line, timeout_s)
+        self.wait_until(lambda: line in self._notices.lines, line, timeout_s)
 
     def wait_log(self, pattern: str, timeout_s: float = TIMEOUT_S) -> re.Match[str]:
         """The first match of a regular expression in the log of this start."""
@@ -97,8 +97,25 @@ class Process:
             found.extend(re.finditer(pattern, self.log_text(), re.MULTILINE))
             return bool(found)
 
-        self._wait(look, f"/{pattern}/ in the log", timeout_s)
+        self.wait_until(look, f"/{pattern}/ in the log", timeout_s)
         return found[0]
+
+    def wait_until(self, condition: Callable[[], bool], what: str, timeout_s: float = TIMEOUT_S) -> None:
+        """Until `condition` is true; fails, showing the log, if this process ends before."""
+
+        def reached() -> bool:
+            if condition():
+                return True
+            if not self.alive:
+                raise AssertionError(
+                    f"{self.name} ended ({self.returncode}) before: {what}; its log:\n{self.log_text()}"
+                )
+            return False
+
+        try:
+            wait_for(reached, what, timeout_s)
+        except AssertionError as error:
+            raise AssertionError(f"{self.name}: {error}; its log:\n{self.log_text()}") from None
 
     def wait_end(self, timeout_s: float = TIMEOUT_S) -> int:
         """The status it ends with by itself."""
@@ -145,21 +162,6 @@ class Process:
             # Those whose parent was gone before them.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, number)
-
-    def _wait(self, condition: Callable[[], bool], what: str, timeout_s: float) -> None:
-        def reached() -> bool:
-            if condition():
-                return True
-            if not self.alive:
-                raise AssertionError(
-                    f"{self.name} ended ({self.returncode}) before: {what}; its log:\n{self.log_text()}"
-                )
-            return False
-
-        try:
-            wait_for(reached, what, timeout_s)
-        except AssertionError as error:
-            raise AssertionError(f"{self.name}: {error}; its log:\n{self.log_text()}") from None
 
 
 class _Notices:
