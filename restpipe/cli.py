@@ -6,7 +6,9 @@ configuration that cannot be used (starting again is in vain until somebody edit
 
 from __future__ import annotations
 
+import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +88,9 @@ def run(ctx: click.Context, role: Role, file: Path | None) -> None:
 def pipe(ctx: click.Context, role: Role, file: Path | None, parent: int | None) -> None:
     """Run the pipe daemon: the connections to the other side."""
     config = _begin("pipe", role, file, parent)
+    from restpipe.identity.beginning import ensure
+
+    ensure(config)
     from restpipe.daemon.service import main
 
     ctx.exit(main(config))
@@ -131,3 +136,107 @@ def config(role: Role | None, file: Path | None, markdown: bool, as_json: bool) 
     else:
         in_force = load(role, file=file)
         click.echo(config_text.as_json(in_force) if as_json else config_text.in_force(in_force))
+
+
+@cli.group()
+def identity() -> None:
+    """This host's identity: install it, show it, ask for it."""
+
+
+_role_option = click.option("--role", type=_ROLES, callback=_role, help="Whose identity it is.")
+
+
+@identity.command()
+@click.argument(
+    "files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="BUNDLE|KEY CRT CA"
+)
+@_role_option
+@_config_option
+def install(files: tuple[Path, ...], role: Role | None, file: Path | None) -> None:
+    """Check an identity and put it in place; a daemon that runs takes it up at once.
+
+    One bundle, as `restpipe-ca issue` writes it, or three PEM files: private key, certificate (intermediate
+    ones behind it) and CA. The role is the one in the bundle, else the certificate's, unless --role says it.
+    """
+    from restpipe.identity import installing, running
+    from restpipe.transport.certificates import stamp
+
+    material = installing.read(files)
+    role = role or material.meant_for
+    if role is None:
+        raise click.UsageError("the certificate is for both roles: say which one, --role server or client")
+    config = load(role, file=file)
+    installed = installing.install(material, config, time.time())
+    end = stamp(installed.certificate.not_after)
+    click.echo(f"Installed {role} {installed.certificate.name} in {installed.directory}, valid until {end}.")
+    if installed.dial:
+        _tell_address(installed.dial, load(role, file=file))
+    pid = running.reload(config.sockets.events)
+    if pid is None:
+        click.echo(f"No {role} runs here yet: systemctl start restpipe-{role} (or: restpipe run {role}).")
+    else:
+        click.echo(f"The {role} that runs here (process {pid}) takes it up now.")
+
+
+def _tell_address(dial: str, config: Config) -> None:
+    in_force = ", ".join(config.pipe.servers)
+    source = config.sources["pipe.servers"]
+    if config.pipe.servers == (dial,):
+        click.echo(f"It dials {dial} ({source}).")
+    else:
+        click.echo(f"It dials {in_force} ({source}), not {dial} as the bundle says: the configuration wins.")
+
+
+@identity.command()
+@_role_option
+@_config_option
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@click.pass_context
+def show(ctx: click.Context, role: Role | None, file: Path | None, as_json: bool) -> None:
+    """Show the identity installed (without --role of both roles) and its faults (exit status 1)."""
+    if file is not None and role is None:
+        raise click.UsageError("--config needs --role: a file configures one of them")
+    from restpipe.identity.facts import facts_of, in_words
+
+    configs = [load(each, file=file) for each in ([role] if role else Role)]
+    found = [facts_of(config, time.time()) for config in configs if role or config.tls.directory.exists()]
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    else:
+        click.echo("\n\n".join(map(in_words, found)) or "There is no identity on this host.")
+    faults = [fault for facts in found for fault in facts["faults"]]
+    for fault in [] if as_json else faults:
+        click.echo(f"restpipe: {fault}", err=True)
+    ctx.exit(1 if faults or not found else 0)
+
+
+@identity.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME [NAME]...")
+@_role_option
+@_config_option
+@click.option("--out", type=click.Path(path_type=Path), help="File for the request (default: stdout).")
+def request(names: tuple[str, ...], role: Role | None, file: Path | None, out: Path | None) -> None:
+    """Make a key that stays here, and print a request for its certificate.
+
+    NAME is a client's name, or a server's host names and addresses; URIs (spiffe://...) will do too. Have it
+    signed by `restpipe-ca sign`, or by any other CA, and install what comes back.
+    """
+    from restpipe.identity.requesting import request as make
+
+    made = make(load(role or Role.CLIENT, file=file), names)
+    if out is None:
+        click.echo(made, nl=False)
+    else:
+        out.write_bytes(made)
+
+
+@identity.command("make")
+@_config_option
+def make_identity(file: Path | None) -> None:
+    """Make a CA and the server's own identity, where neither is there (a server's first start does so)."""
+    config = load(Role.SERVER, file=file)
+    logs.configure(config.log, process="identity")
+    from restpipe.identity.beginning import ensure
+
+    if not ensure(config):
+        click.echo(f"There is an identity already in {config.tls.directory}.")

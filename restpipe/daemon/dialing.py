@@ -139,6 +139,8 @@ class Dialing:
     def frames_received(self, link: Link, received: list[Frame]) -> None:
         if self._links.peer(link) is None:
             self._welcome(link, received[0])
+            if link.closing:
+                return
         for frame in received:
             if frame.kind == Kind.PONG:
                 self._heartbeat(link)

@@ -1,5 +1,7 @@
 """Configuration in force: defaults < file (TOML) < the user's module < environment.
 
+The address that a client dials has one place more, between defaults and file: what came with its identity.
+
 A wrong value, an unknown key or an unreadable file is one ConfigError line that says where and what is
 allowed.
 
@@ -91,6 +93,7 @@ def load(role: Role, environ: Mapping[str, str] = os.environ, file: Path | None 
     given = _from_file(role, environ, file)
     given |= _from_module(role, environ, (in_environ | given).get("handlers.path"))
     given |= in_environ
+    given |= _from_identity(role, given)
     return _build(role, environ, given)
 
 
@@ -200,6 +203,27 @@ def _from_environ(role: Role, environ: Mapping[str, str]) -> dict[str, Given]:
             value = coerce(option, environ[variable], source, Path.cwd())
             given[option.key] = Given(value, source)
     return given
+
+
+_ADDRESS_KEYS = ("pipe.servers", "pipe.target_hostname", "pipe.target_port")
+
+
+def _from_identity(role: Role, given: Mapping[str, Given]) -> dict[str, Given]:
+    """Where nobody says whom a client is to dial, what came with its identity does."""
+    if role is not Role.CLIENT or any(key in given for key in _ADDRESS_KEYS):
+        return {}
+    known = {option.key: option for option in options(role)}
+    directory = given.get("tls.directory") or _default(known["tls.directory"], role, {})
+    path = Tls(directory=directory.value).servers
+    try:
+        lines = path.read_text(encoding="utf-8").split()
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        # Web and handler workers may not look into the folder of the keys, and need no address.
+        return {}
+    except (OSError, ValueError) as exc:
+        raise ConfigError(f"{path}: cannot be read: {_one_line(exc)}") from exc
+    source = str(path)
+    return {"pipe.servers": Given(coerce(known["pipe.servers"], lines, source, path.parent), source)}
 
 
 def _is_set(option: Option, text: str | None) -> bool:

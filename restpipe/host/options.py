@@ -245,6 +245,11 @@ class Tls:
         ca_directory = os.path.normpath(self.directory / self.ca_directory)
         object.__setattr__(self, "ca_directory", Path(ca_directory))
 
+    @property
+    def servers(self) -> Path:
+        """Where a client's identity says which server it is for; see `restpipe.host.config`."""
+        return self.directory / "servers"
+
 
 @dataclasses.dataclass(frozen=True)
 class Sockets:

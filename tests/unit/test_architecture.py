@@ -14,7 +14,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
     frozenset({"protocol"}),
     frozenset({"transport", "host"}),
-    frozenset({"daemon", "web", "handler"}),
+    frozenset({"daemon", "web", "handler", "identity"}),
     frozenset({"testing", "run"}),
     frozenset({"cli"}),
     frozenset({"__main__"}),

@@ -1,0 +1,7 @@
+"""`python -m restpipe_ca`."""
+
+import sys
+
+from restpipe_ca.cli import main
+
+sys.exit(main())

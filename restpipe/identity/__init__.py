@@ -1,0 +1,1 @@
+"""This host's identity: installed, shown, asked for, or made at a server's first start."""

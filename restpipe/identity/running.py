@@ -1,0 +1,59 @@
+"""Finds the daemon that runs here, and has it read its identity anew."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import struct
+from pathlib import Path
+
+from restpipe.errors import RestPipeError
+
+_CREDENTIALS = struct.Struct("3i")
+
+
+def reload(events: Path) -> int | None:
+    """Sends SIGHUP to the daemon behind its socket `events`; its process number, None where none runs.
+
+    The kernel says who listens there: no file has to be kept that could name another process tomorrow.
+    """
+    with socket.socket(socket.AF_UNIX) as link:
+        try:
+            link.connect(str(events))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return None
+        except OSError as error:
+            raise RestPipeError(f"{events}: {error.strerror}: the daemon is not told to reload") from error
+        credentials = link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        pid: int = _CREDENTIALS.unpack(credentials)[0]
+        try:
+            # The number cannot become another process' while this is held.
+            process = os.pidfd_open(pid)
+        except OSError:
+            return None
+        try:
+            return pid if _hang_up(process, pid) else None
+        finally:
+            os.close(process)
+
+
+def _hang_up(process: int, pid: int) -> bool:
+    # A socket that the service manager keeps may name the manager, or a daemon that is gone.
+    if not _is_daemon(pid):
+        return False
+    try:
+        signal.pidfd_send_signal(process, signal.SIGHUP)
+    except ProcessLookupError:
+        return False
+    except PermissionError as error:
+        raise RestPipeError(f"you may not tell the daemon (process {pid}) to reload") from error
+    return True
+
+
+def _is_daemon(pid: int) -> bool:
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return b"pipe" in words and any(word.endswith(b"restpipe") for word in words)
