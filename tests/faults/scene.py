@@ -1,0 +1,112 @@
+"""A pair whose handlers keep a ledger, with or without a proxy between the daemons."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tests.faults.ledger import Account, Verdict, compare
+from tests.faults.proxy import Proxy
+from tests.faults.workload import MIXED, Kind, Way, Workload
+from tests.support.identities import Authority
+from tests.support.nodes import Node, Options, Pair
+
+HANDLERS = Path(__file__).parent / "handlers"
+
+
+def merged(*several: Options) -> Options:
+    result: dict[str, dict[str, Any]] = {}
+    for options in several:
+        for part, values in options.items():
+            result.setdefault(part, {}).update(values)
+    return result
+
+
+class Scene:
+    """A server and a client under load, and what is done to them."""
+
+    def __init__(
+        self, folder: Path, authority: Authority, options: Options | None = None, *, proxied: bool = True
+    ) -> None:
+        self.deaths: list[float] = []
+        """When a daemon or handler worker was killed or restarted."""
+        handlers: Options = {
+            "handlers": {"path": str(HANDLERS), "event_class": "recording.Recording"},
+            "pipe": {"heartbeat_interval_s": 1.0, "drain_timeout_s": 5.0},
+        }
+        wanted = merged(handlers, options or {})
+        self.pair = Pair(folder, authority, wanted, wanted)
+        self._records = [folder / f"{role}.ledger" for role in ("server", "client")]
+        for node, record in zip(self.nodes, self._records, strict=True):
+            node.environ["LEDGER_FILE"] = str(record)
+        self.proxy = Proxy(("127.0.0.1", self.pair.port)) if proxied else None
+
+    @property
+    def server(self) -> Node:
+        return self.pair.server
+
+    @property
+    def client(self) -> Node:
+        return self.pair.client
+
+    @property
+    def nodes(self) -> tuple[Node, Node]:
+        return self.pair.server, self.pair.client
+
+    @property
+    def ways(self) -> tuple[Way, Way]:
+        """From the client, and from the server."""
+        return Way(self.client, "/server"), Way(self.server, f"/client/{self.pair.client_name}")
+
+    @property
+    def link(self) -> Proxy:
+        assert self.proxy is not None
+        return self.proxy
+
+    def load(self, kinds: Sequence[Kind] = MIXED, **options: Any) -> Workload:
+        """Callers on both sides."""
+        return Workload(self.ways, kinds, **options)
+
+    def verdict(self, workload: Workload) -> Verdict:
+        return compare(workload.outcomes, Account(self._records), self.deaths)
+
+    # What is done to processes. Each counts as a death from when it begins to when it is over.
+
+    def kill(self, node: Node, part: str) -> None:
+        """SIGKILL, and started again."""
+        self.deaths.append(time.monotonic())
+        node.processes[part].kill()
+        self.deaths.append(time.monotonic())
+        node.start(part)
+
+    def restart(self, node: Node, part: str) -> None:
+        """SIGTERM, waited for, and started again."""
+        self.deaths.append(time.monotonic())
+        status = node.processes[part].terminate()
+        self.deaths.append(time.monotonic())
+        assert status == 0, node.logs()
+        node.start(part)
+
+    def __enter__(self) -> Self:
+        if self.proxy is not None:
+            self.proxy.__enter__()
+            self.client.configure({"pipe": {"servers": [f"127.0.0.1:{self.proxy.port}"]}})
+        self.server.start(ready=False)
+        self.client.start(ready=False)
+        for process in (*self.server.processes.values(), *self.client.processes.values()):
+            process.wait_ready()
+        for way in self.ways:
+            way.node.wait_answer(f"{way.prefix}/pid")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            self.pair.__exit__(kind, error, traceback)
+        finally:
+            if self.proxy is not None:
+                self.proxy.__exit__(kind, error, traceback)

@@ -1,0 +1,102 @@
+"""Processes that die, restart and stand still under load: nothing is lost, and nobody is lied to."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from tests.faults.scene import Scene
+from tests.faults.test_links import all_answered
+from tests.faults.workload import GET, LARGE_GET, SLOW_GET
+from tests.support.conditions import wait_for
+
+MakeScene = Callable[..., Scene]
+GETS = (GET, GET, SLOW_GET, LARGE_GET)
+
+SIX = [(role, part) for role in ("server", "client") for part in ("pipe", "web", "handlers")]
+
+
+@pytest.mark.parametrize(("role", "part"), SIX)
+def test_killing_any_process_loses_nothing_but_what_is_told(scene: MakeScene, role: str, part: str) -> None:
+    with scene() as made:
+        node = getattr(made, role)
+        with made.load(seed=5) as load:
+            for _ in range(3):
+                wait_for(load.more(30), "requests")
+                made.kill(node, part)
+            wait_for(load.more(30), "requests go on")
+        verdict = made.verdict(load)
+        assert verdict.good, f"{verdict}: {verdict.failed}"
+        assert verdict.refused == []
+
+
+@pytest.mark.parametrize("how", [Scene.restart, Scene.kill])
+@pytest.mark.parametrize("role", ["server", "client"])
+def test_no_get_fails_when_a_pipe_daemon_is_restarted(
+    scene: MakeScene, role: str, how: Callable[[Scene, object, str], None]
+) -> None:
+    with scene() as made:
+        with made.load([GET, GET, SLOW_GET], seed=6) as load:
+            for _ in range(3):
+                wait_for(load.more(30), "requests")
+                how(made, getattr(made, role), "pipe")
+            wait_for(load.more(30), "requests go on")
+        all_answered(made.verdict(load))
+
+
+@pytest.mark.parametrize("role", ["server", "client"])
+def test_nothing_at_all_fails_when_a_pipe_daemon_stops_in_good_order(scene: MakeScene, role: str) -> None:
+    """Not even what must not run twice: what is under way finishes, what comes is told to come again."""
+    with scene() as made:
+        with made.load(seed=7, pause_s=0.005) as load:
+            for _ in range(3):
+                wait_for(load.more(30), "requests")
+                made.restart(getattr(made, role), "pipe")
+            wait_for(load.more(30), "requests go on")
+        all_answered(made.verdict(load))
+
+
+@pytest.mark.parametrize("role", ["server", "client"])
+def test_handler_workers_are_replaced_one_by_one_and_nobody_notices(scene: MakeScene, role: str) -> None:
+    with scene() as made:
+        node = getattr(made, role)
+        node.start("handlers.2")
+        with made.load(seed=8, pause_s=0.005) as load:
+            for part in ("handlers", "handlers.2") * 2:
+                wait_for(load.more(30), "requests")
+                made.restart(node, part)
+            wait_for(load.more(30), "requests go on")
+        all_answered(made.verdict(load))
+
+
+@pytest.mark.parametrize("role", ["server", "client"])
+def test_web_workers_are_replaced_under_load_and_nobody_notices(scene: MakeScene, role: str) -> None:
+    """SIGHUP: new workers are started, the old ones finish what they have."""
+    with scene({"web": {"workers": 2}}) as made:
+        web = getattr(made, role).web
+        with made.load(seed=9, pause_s=0.005) as load:
+            for _ in range(3):
+                before = set(web.pids())
+                web.send(signal.SIGHUP)
+                wait_for(lambda old=before: len(set(web.pids()) & old) == 1, "all workers are new")
+                wait_for(load.more(30), "requests go on")
+        all_answered(made.verdict(load))
+
+
+@pytest.mark.parametrize(("role", "part"), SIX)
+def test_a_process_that_stands_still_for_a_while(scene: MakeScene, role: str, part: str) -> None:
+    """SIGSTOP: longer than heartbeats are patient. What hangs in it may take until it goes on again."""
+    with scene() as made:
+        process = getattr(made, role).processes[part]
+        with made.load(seed=10) as load:
+            wait_for(load.more(30), "requests")
+            process.stop()
+            for node in made.nodes if part == "pipe" else ():
+                if node.processes["pipe"] is not process:
+                    node.pipe.wait_log("nothing heard for")
+            process.cont()
+            wait_for(load.more(100), "requests go on")
+        verdict = made.verdict(load)
+        assert verdict.failed == [], f"{verdict}: {verdict.failed}"

@@ -1,0 +1,202 @@
+"""Steady load of numbered events, each written down by its caller."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from tests.faults.content import content, digest
+from tests.faults.ledger import Outcome
+from tests.support.http import async_client
+from tests.support.nodes import Node
+
+GRACE_S = 10.0
+"""How much later than its deadline an answer may come on a busy machine. A late one is lost."""
+CHUNK = 30_000
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A way to ask."""
+
+    verb: str
+    noun: str = "item"
+    request_size: int = 0
+    reply_size: int = 100
+    seconds: float = 0.0
+    has_key: bool = False
+    chunked: bool = False
+
+
+GET = Kind("GET")
+SLOW_GET = Kind("GET", seconds=0.3)
+LARGE_GET = Kind("GET", reply_size=200_000)
+PUT = Kind("PUT", request_size=10_000)
+POST = Kind("POST", request_size=500)
+SLOW_POST = Kind("POST", request_size=500, seconds=0.3)
+KEYED_POST = Kind("POST", request_size=500, seconds=0.1, has_key=True)
+STREAMED_POST = Kind("POST", noun="stream", request_size=400_000, chunked=True)
+STREAMED_GET = Kind("GET", noun="stream", reply_size=400_000, seconds=0.01)
+MIXED = (
+    GET,
+    GET,
+    GET,
+    SLOW_GET,
+    LARGE_GET,
+    PUT,
+    POST,
+    POST,
+    SLOW_POST,
+    KEYED_POST,
+    STREAMED_POST,
+    STREAMED_GET,
+)
+
+
+@dataclass(frozen=True)
+class Way:
+    """From which node, and how the other is addressed there."""
+
+    node: Node
+    prefix: str
+
+
+class Workload:
+    """Callers in a thread of their own. Leaving the `with` block waits for what is under way."""
+
+    def __init__(
+        self,
+        ways: Sequence[Way],
+        kinds: Sequence[Kind],
+        *,
+        callers: int = 8,
+        pause_s: float = 0.02,
+        wait_s: float = 30.0,
+        seed: int = 0,
+    ) -> None:
+        """`callers` for each way, each pausing about `pause_s` between an answer and its next request."""
+        self.outcomes: list[Outcome] = []
+        self._ways = ways
+        self._kinds = kinds
+        self._callers = callers
+        self._pause_s = pause_s
+        self._wait_s = wait_s
+        self._random = random.Random(seed)
+        self._numbers = itertools.count(1)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._failure: BaseException | None = None
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stopping.set()
+        self._thread.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def ended(self) -> int:
+        """How many requests have come to an end, in whatever way."""
+        return sum(outcome.ended > 0 for outcome in list(self.outcomes))
+
+    def answered(self) -> int:
+        return sum(outcome.answered for outcome in list(self.outcomes))
+
+    def more(self, count: int) -> Callable[[], bool]:
+        """A condition: so many more have been answered than by now."""
+        enough = self.answered() + count
+        return lambda: self.answered() >= enough
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._all())
+        except BaseException as error:
+            self._failure = error
+
+    async def _all(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for way in self._ways:
+                for _ in range(self._callers):
+                    group.create_task(self._call_on(way))
+
+    async def _call_on(self, way: Way) -> None:
+        # One connection a request, as curl does.
+        async with async_client(
+            way.node.sockets / "web.sock", timeout=None, headers={"Connection": "close"}
+        ) as http:
+            while not self._stopping.is_set():
+                await self.one(http, way, self._random.choice(self._kinds))
+                await asyncio.sleep(self._pause_s * self._random.uniform(0.5, 1.5))
+
+    async def one(self, http: httpx.AsyncClient, way: Way, kind: Kind) -> None:
+        number = f"{way.node.role}-{next(self._numbers)}"
+        body = content(f"request {number}", kind.request_size)
+        outcome = Outcome(number, kind.verb, kind.has_key, digest(body), time.monotonic())
+        self.outcomes.append(outcome)
+        try:
+            async with asyncio.timeout(self._wait_s + GRACE_S):
+                response = await self._ask(http, way, kind, number, body)
+            _read_outcome(outcome, response, _expected(kind, number, body))
+        except TimeoutError:
+            outcome.overdue = True
+        except httpx.ConnectError:
+            outcome.never_sent = True
+            await asyncio.sleep(0.05)
+        except httpx.TransportError as error:
+            outcome.problem = type(error).__name__
+        outcome.ended = time.monotonic()
+
+    async def _ask(
+        self, http: httpx.AsyncClient, way: Way, kind: Kind, number: str, body: bytes
+    ) -> httpx.Response:
+        headers = {"Prefer": f"wait={self._wait_s:g}", "Content-Type": "application/octet-stream"}
+        if kind.has_key:
+            headers["Idempotency-Key"] = f'"{number}"'
+        return await http.request(
+            kind.verb,
+            f"{way.prefix}/{kind.noun}//{_arguments(kind, number)}",
+            headers=headers,
+            content=_chunks(body) if kind.chunked else body,
+        )
+
+
+def _arguments(kind: Kind, number: str) -> str:
+    if kind.noun == "stream" and kind.verb == "POST":
+        return number
+    return f"{number}/{kind.reply_size}/{kind.seconds:g}"
+
+
+def _expected(kind: Kind, number: str, body: bytes) -> bytes:
+    if kind.noun == "stream" and kind.verb == "POST":
+        return digest(body).encode()
+    return content(number, kind.reply_size)
+
+
+async def _chunks(body: bytes) -> AsyncIterator[bytes]:
+    for at in range(0, len(body), CHUNK):
+        yield body[at : at + CHUNK]
+        await asyncio.sleep(0)
+
+
+def _read_outcome(outcome: Outcome, response: httpx.Response, expected: bytes) -> None:
+    outcome.status = response.status_code
+    if "x-event-return-code" in response.headers:
+        outcome.answered = True
+        outcome.right = response.status_code == 200 and response.content == expected
+        return
+    document = response.json()
+    outcome.problem = document["type"].rpartition(":")[2]
+    outcome.delivered = document["delivered"]
