@@ -123,7 +123,7 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
             resolver.resolve(f"host{number}", lambda found, _: told.append(found))
             await until(lambda number=number: len(told) > number)
         assert len(resolver._known) == 5
-        assert resolver._tasks == set()
+        await until(lambda: not resolver._tasks)
 
     run(main())
 

@@ -19,6 +19,7 @@ def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.
         listener.settimeout(10)
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "n"))
         yield listener
+    (tmp_path / "n").unlink()
 
 
 def test_what_is_said(systemd: socket.socket) -> None:
