@@ -79,6 +79,7 @@ class Accepting:
         self._trust.forget(link)
         peer = self._links.peer(link)
         if peer is None:
+            self._withdraw(link, name)
             # Those without a name were refused, those with a session cut: both with a line of their own.
             if name and link.connection.session is None:
                 _log.warning("%s: %s left before the handshake: %s", link, name, reason)
@@ -129,6 +130,12 @@ class Accepting:
         timer = asyncio.get_running_loop().call_later(CONFLICT_WAIT_S, self._older_is_dead, peer)
         self._contenders[peer] = Contender(link, hello, timer)
 
+    def _withdraw(self, link: Link, name: str) -> None:
+        """A contender has left: neither is the older given up for it, nor another turned away."""
+        peer = self._peers.get(name)
+        if peer is not None and peer in self._contenders and self._contenders[peer].link is link:
+            self._contenders.pop(peer).timer.cancel()
+
     def _refuse_contender(self, peer: Peer, older: Link) -> None:
         contender = self._contenders.pop(peer)
         contender.timer.cancel()
@@ -160,7 +167,8 @@ class Accepting:
 
 
 def _same_session(peer: Peer, hello: Hello) -> bool:
-    return peer.channel is not None and hello.session == peer.channel.session.id
+    session = peer.channel.session if peer.channel is not None else None
+    return session is not None and not session.broken and hello.session == session.id
 
 
 def _now() -> float:

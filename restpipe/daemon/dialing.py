@@ -132,9 +132,8 @@ class Dialing:
             link.close(refused.code, f"the server is refused: {refused}")
             return
         channel = self._server.channel
-        link.connection.say_hello(
-            ROLE_PIPE, session=channel.session if channel else None, buffer_size=self._buffer_size
-        )
+        session = channel.session if channel is not None and not channel.session.broken else None
+        link.connection.say_hello(ROLE_PIPE, session=session, buffer_size=self._buffer_size)
 
     def frames_received(self, link: Link, received: list[Frame]) -> None:
         if self._links.peer(link) is None:
@@ -166,15 +165,19 @@ class Dialing:
             goaway = read_message(Goaway(), frame)
             link.close(Code.SHUTDOWN, f"refused by the server: {goaway.detail}")
             return
-        if not link.connection.resumed:
+        channel = self._server.channel
+        if link.connection.resumed:
+            if channel is None or channel.session is not session:
+                link.close(Code.HANDSHAKE, "the session was given up while it was about to be resumed")
+                return
+        else:
             self._links.forget_session(self._server, "the server began a new session")
-            self._server.channel = Channel(session, Side.DIALER)
+            channel = self._server.channel = Channel(session, Side.DIALER)
         self._joined = True
         self._reason = ""
         self._stats.tick(metrics.CONNECTED)
-        if self._server.channel is not None:
-            self._trust.joined(link, self._server)
-            self._links.join(link, self._server, self._server.channel)
+        self._trust.joined(link, self._server)
+        self._links.join(link, self._server, channel)
         self._backoff.reset()
 
     def _heartbeat(self, link: Link) -> None:

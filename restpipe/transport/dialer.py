@@ -27,6 +27,24 @@ async def dial(
     timeout_s: float,
 ) -> Link:
     """A link whose TLS handshake is over. `OSError` (`ssl.SSLError`, `TimeoutError`) when that cannot be."""
+    try:
+        return await _dial(host, port, context, make_link, server_name=server_name, timeout_s=timeout_s)
+    except OSError:
+        raise
+    except ValueError as error:
+        # From the resolver or from TLS: what cannot be a name at all. (Some of TLS's are an OSError too.)
+        raise OSError(f"{server_name or host!r} cannot be dialed: {error}") from error
+
+
+async def _dial(
+    host: str,
+    port: int,
+    context: ssl.SSLContext,
+    make_link: Callable[[], Link],
+    *,
+    server_name: str,
+    timeout_s: float,
+) -> Link:
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(timeout_s):
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)

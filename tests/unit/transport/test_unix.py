@@ -2,11 +2,20 @@ from __future__ import annotations
 
 import socket
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from restpipe.transport.unix import inode_of, remove_own, unix_socket
+
+
+@pytest.fixture(autouse=True)
+def _leave_no_sockets(tmp_path: Path) -> Iterator[None]:
+    yield
+    for path in tmp_path.rglob("*"):
+        if path.is_socket():
+            path.unlink()
 
 
 def test_it_listens_with_the_mode_that_was_asked_for(tmp_path: Path) -> None:

@@ -1,0 +1,431 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+import pytest
+
+from restpipe.daemon import accepting
+from restpipe.daemon.accepting import Accepting
+from restpipe.daemon.peers import Peer
+from restpipe.daemon.trust import Refused
+from restpipe.errors import Code
+from restpipe.protocol import frames
+from restpipe.protocol.frames import Kind
+from restpipe.protocol.messages import read_message
+from restpipe.protocol.schema_pb2 import ROLE_HANDLER, ROLE_PIPE, Goaway, Hello, Welcome
+from restpipe.protocol.session import Session
+from restpipe.transport.link import Link
+from tests.unit.daemon.ends import BUFFER, Caller, House, linked
+from tests.unit.daemon.kit import event, session
+from tests.unit.transport.kit import logged, run, until
+
+
+class Named(NamedTuple):
+    name: str
+
+
+class FakeTrust:
+    """Lets everybody in under the name that the test says next."""
+
+    def __init__(self) -> None:
+        self.name = "alpha"
+        self.refusal: Refused | None = None
+        self.watched: set[Link] = set()
+
+    def admit(self, link: Link) -> Any:
+        if self.refusal is not None:
+            raise self.refusal
+        self.watched.add(link)
+        return Named(self.name)
+
+    def joined(self, link: Link, peer: Peer) -> None:
+        assert link in self.watched
+
+    def forget(self, link: Link) -> None:
+        self.watched.discard(link)
+
+
+class Port(House):
+    """The server's end of the pipe, without sockets and certificates."""
+
+    def __init__(self, *, max_clients: int = 10, session_life_s: float = 300.0) -> None:
+        super().__init__(session_life_s=session_life_s)
+        self.trust = FakeTrust()
+        self.accepting = Accepting(
+            self.peers,
+            self.links,
+            self.trust,  # type: ignore[arg-type]
+            buffer_size=BUFFER,
+            max_clients=max_clients,
+        )
+        self.callers: list[Caller] = []
+
+    async def dial(self, name: str = "alpha", *, session: Session | None = None) -> Caller:
+        self.trust.name = name
+        self.callers.append(await Caller.dial(self.accepting, ROLE_PIPE, session=session))
+        return self.callers[-1]
+
+    async def join(self, name: str = "alpha", *, session: Session | None = None) -> Caller:
+        return await (await self.dial(name, session=session)).welcomed()
+
+    def online(self, name: str) -> bool:
+        peer = self.peers.get(name)
+        return peer is not None and peer.online
+
+
+@asynccontextmanager
+async def port(**how: Any) -> AsyncIterator[Port]:
+    house = Port(**how)
+    try:
+        yield house
+    finally:
+        for contender in house.accepting._contenders.values():
+            contender.timer.cancel()
+        for caller in house.callers:
+            await caller.leave()
+        await until(lambda: not house.accepting._names)
+        assert len(house.links) == 0
+        assert house.links._peers == {}
+        assert house.trust.watched == set()
+        await house.close()
+
+
+def freeze(caller: Caller) -> None:
+    """From now on it answers nothing, as if its host had vanished."""
+    assert caller.link is not None
+    assert caller.link.transport is not None
+    caller.link.transport.pause_reading()
+
+
+def test_a_client_comes_under_the_name_in_its_certificate() -> None:
+    async def main() -> None:
+        async with port() as house:
+            caller = await house.join("alpha")
+            (frame,) = await caller.got(Kind.WELCOME)
+            welcome = read_message(Welcome(), frame)
+            assert (welcome.name, welcome.resumed) == ("alpha", False)
+            assert house.online("alpha")
+            assert house.news == ["alpha joined"]
+            await caller.leave()
+            await until(lambda: not house.online("alpha"))
+            assert house.news == ["alpha joined", "alpha left"]
+
+    run(main())
+
+
+def test_a_session_goes_on_where_it_was() -> None:
+    async def main() -> None:
+        async with port() as house:
+            first = await house.join()
+            session = first.session
+            channel = house.channel("alpha")
+            first.open(1, timeout_s=3600)
+            await until(lambda: channel.routes)
+            await first.leave()
+            await until(lambda: not house.online("alpha"))
+            assert channel.routes, "what is under way outlives the link"
+
+            second = await house.join(session=session)
+            assert second.link is not None
+            assert second.link.connection.resumed
+            assert second.session is session
+            assert house.channel("alpha") is channel
+            assert set(channel.routes) == {1}
+
+    run(main())
+
+
+def test_the_same_session_takes_over_at_once_from_a_link_that_seems_alive() -> None:
+    async def main() -> None:
+        async with port() as house:
+            first = await house.join()
+            freeze(first)
+            channel = house.channel("alpha")
+            second = await house.join(session=first.session)
+            assert second.link is not None
+            assert second.link.connection.resumed
+            assert house.channel("alpha") is channel
+            assert house.accepting.conflicts == 0
+            assert house.online("alpha")
+            assert first.link is not None
+            assert first.link.transport is not None
+            first.link.transport.resume_reading()
+            await until(lambda: first.lost)
+            await until(lambda: len(house.accepting._names) == 1)
+            assert house.online("alpha")
+
+    run(main())
+
+
+def test_another_session_of_the_same_name_is_refused_while_the_older_is_alive() -> None:
+    async def main() -> None:
+        async with port() as house:
+            older = await house.join()
+            with logged("restpipe.daemon.accepting") as lines:
+                newer = await house.dial()
+                goaway = await newer.told_to_go()
+            assert goaway.code == Code.NAME_IN_USE
+            assert house.accepting.conflicts == 1
+            assert "two machines have the same certificate" in lines.texts[0]
+            assert house.online("alpha")
+            assert not older.lost
+            older.open(1)
+            await until(lambda: house.channel("alpha").routes)
+
+    run(main())
+
+
+def test_another_session_of_the_same_name_wins_if_the_older_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        monkeypatch.setattr(accepting, "CONFLICT_WAIT_S", 0.05)
+        async with port() as house:
+            older = await house.join()
+            channel = house.channel("alpha")
+            older.open(1, timeout_s=3600)
+            await until(lambda: channel.routes)
+            freeze(older)
+            newer = await house.join()
+            assert newer.link is not None
+            assert not newer.link.connection.resumed
+            assert house.channel("alpha") is not channel
+            assert channel.routes == {}
+            assert house.accepting.conflicts == 0
+            assert house.online("alpha")
+            assert house.news == ["alpha joined", "alpha left", "alpha joined"]
+
+    run(main())
+
+
+def test_a_contender_need_not_wait_when_the_older_goes_by_itself() -> None:
+    async def main() -> None:
+        async with port() as house:
+            older = await house.join()
+            freeze(older)
+            newer = await house.dial()
+            await until(lambda: house.accepting._contenders)
+            await older.leave()
+            await newer.welcomed()
+            assert house.online("alpha")
+
+    run(main())
+
+
+def test_a_second_contender_is_refused_but_not_one_after_the_first_has_left() -> None:
+    async def main() -> None:
+        async with port() as house:
+            older = await house.join()
+            freeze(older)
+            first = await house.dial()
+            await until(lambda: house.accepting._contenders)
+            goaway = await (await house.dial()).told_to_go()
+            assert goaway.code == Code.NAME_IN_USE
+            await first.leave()
+            await until(lambda: not house.accepting._contenders)
+            third = await house.dial()
+            await until(lambda: house.accepting._contenders)
+            await older.leave()
+            await third.welcomed()
+
+    run(main())
+
+
+def test_a_dead_link_is_not_replaced_by_a_contender_that_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with port() as house:
+            older = await house.join()
+            freeze(older)
+            newer = await house.dial()
+            await until(lambda: house.accepting._contenders)
+            (contender,) = house.accepting._contenders.values()
+            await newer.leave()
+            await until(lambda: not house.accepting._contenders)
+            assert contender.timer.cancelled()
+            assert house.online("alpha")
+
+    run(main())
+
+
+def test_a_session_in_which_the_protocol_was_broken_does_not_go_on() -> None:
+    async def main() -> None:
+        async with port() as house:
+            first = await house.join()
+            session, channel = first.session, house.channel("alpha")
+            assert first.link is not None
+            # The event is lost with the bad frame behind it: whoever went on would never know.
+            first.open(1)
+            assert first.link.transport is not None
+            first.link.transport.write(
+                b"".join(session.take(1 << 20)) + frames.encode(Kind.PING, body=b"bad")
+            )
+            goaway = await first.told_to_go()
+            assert goaway.code == Code.BAD_FRAME
+            second = await house.join(session=session)
+            assert second.link is not None
+            assert not second.link.connection.resumed
+            assert house.channel("alpha") is not channel
+
+    run(main())
+
+
+def test_a_resume_that_cannot_be_is_refused_and_the_session_kept() -> None:
+    async def main() -> None:
+        async with port() as house:
+            first = await house.join()
+            session = first.session
+            await first.leave()
+            await until(lambda: not house.online("alpha"))
+            impostor = Session(session.id, BUFFER)
+            impostor.received = 99
+            goaway = await (await house.dial(session=impostor)).told_to_go()
+            assert goaway.code == Code.BAD_FRAME
+            assert not house.online("alpha")
+
+    run(main())
+
+
+def test_a_session_belongs_to_its_name() -> None:
+    async def main() -> None:
+        async with port() as house:
+            alpha = await house.join("alpha")
+            channel = house.channel("alpha")
+            beta = await house.join("beta", session=Session(alpha.session.id, BUFFER))
+            assert beta.link is not None
+            assert not beta.link.connection.resumed
+            assert house.channel("beta") is not channel
+            assert house.channel("alpha") is channel
+            assert not alpha.lost
+
+    run(main())
+
+
+def test_a_session_without_a_link_is_given_up_in_the_end() -> None:
+    async def main() -> None:
+        async with port(session_life_s=0.05) as house:
+            first = await house.join()
+            channel = house.channel("alpha")
+            first.open(1, timeout_s=3600)
+            await until(lambda: channel.routes)
+            await first.leave()
+            peer = house.peers.get("alpha")
+            assert peer is not None
+            with logged("restpipe.daemon.links") as lines:
+                await until(lambda: peer.channel is None)
+            assert channel.routes == {}
+            assert "did not come back within 0.05 s" in lines.texts[-1]
+            second = await house.join(session=first.session)
+            assert second.link is not None
+            assert not second.link.connection.resumed
+
+    run(main())
+
+
+def test_who_is_refused_hears_why() -> None:
+    async def main() -> None:
+        async with port() as house:
+            house.trust.refusal = Refused(Code.REVOKED, "alpha", "it is revoked")
+            with logged("restpipe.daemon.accepting") as lines:
+                goaway = await (await house.dial()).told_to_go()
+            assert (goaway.code, goaway.detail) == (Code.REVOKED, "it is revoked")
+            assert len(lines.texts) == 1
+            assert "alpha is refused: it is revoked" in lines.texts[0]
+
+    run(main())
+
+
+def test_too_many_clients_are_refused() -> None:
+    async def main() -> None:
+        async with port(max_clients=2) as house:
+            await house.join("alpha")
+            beta = await house.join("beta")
+            goaway = await (await house.dial("gamma")).told_to_go()
+            assert goaway.code == Code.TOO_MANY_LINKS
+            await beta.leave()
+            await until(lambda: not house.online("beta"))
+            await house.join("gamma")
+
+    run(main())
+
+
+def test_more_clients_than_can_be_known_are_refused() -> None:
+    async def main() -> None:
+        async with port() as house:
+            house.peers._limit = 1
+            await house.join("alpha")
+            goaway = await (await house.dial("beta")).told_to_go()
+            assert (goaway.code, goaway.detail) == (Code.TOO_MANY_LINKS, "too many clients are known already")
+
+    run(main())
+
+
+def test_only_daemons_talk_to_this_port() -> None:
+    async def main() -> None:
+        async with port() as house:
+            house.callers.append(await Caller.dial(house.accepting, ROLE_HANDLER))
+            goaway = await house.callers[-1].told_to_go()
+            assert goaway.code == Code.HANDSHAKE
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", "the first bytes are not RestPipe's"),
+        (
+            frames.encode(Kind.HELLO, head=Hello(major=9).SerializeToString()),
+            "speaks version 9 of the protocol",
+        ),
+        (frames.encode(Kind.HELLO, head=b"\xff\xff"), "no Hello"),
+        (
+            frames.encode(Kind.GOAWAY, head=Goaway(detail="changed my mind").SerializeToString()),
+            "changed my mind",
+        ),
+        (b"\x80" + b"\xff" * 15, "a body of"),
+    ],
+)
+def test_nonsense_is_one_clear_line(data: bytes, said: str) -> None:
+    async def main() -> None:
+        async with port() as house:
+            other = await house.join("other")
+            loop = asyncio.get_running_loop()
+            with logged("restpipe.daemon.accepting") as lines:
+                link, sock = await linked(house.accepting)
+                with sock:
+                    await loop.sock_sendall(sock, data)
+                    await until(lambda: link.transport is None)
+            (line,) = lines.texts
+            assert said in line
+            assert "\n" not in line
+            other.open(1)
+            await until(lambda: house.channel("other").routes)
+
+    run(main())
+
+
+def test_a_peer_that_goes_is_sent_no_more() -> None:
+    async def main() -> None:
+        async with port() as house:
+            caller = await house.join()
+            assert caller.link is not None
+            caller.link.connection.send_control(caller.link.connection.goodbye(Code.SHUTDOWN, "stops"))
+            caller.link.wake()
+            await until(lambda: not house.online("alpha"))
+            assert not caller.lost
+            assert house.news == ["alpha joined"]
+
+    run(main())
+
+
+def test_what_waited_for_a_client_reaches_it_when_it_comes() -> None:
+    async def main() -> None:
+        async with port() as house:
+            house.peers.add("alpha")
+            sender = accepting.Channel(session(), accepting.Side.LISTENER)
+            house.router.from_sender(sender, [event(1, "alpha")], 0.0)
+            caller = await house.join()
+            await caller.got(Kind.EVENT)
+
+    run(main())
