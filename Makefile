@@ -35,5 +35,8 @@ schema:  ## Needs the protobuf compiler 3.21, so that the module runs on every r
 bench: venv  ## Requests a second, latencies and CPU time; run it alone.
 	$(RUN) -m tests.bench
 
+soak: venv  ## Random faults under load: SECONDS=600 SEED=7. Fails unless nothing is lost, run twice or falsified.
+	$(RUN) -m tests.soak --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))
+
 clean:
 	rm -rf $(VENV) build dist *.egg-info
