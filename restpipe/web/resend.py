@@ -8,11 +8,13 @@ from restpipe.errors import Code, Delivered, StreamReset
 
 REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
 """Verbs that may run twice (RFC 9110, section 9.2.2)."""
-MAX_SENDS = 4
+MAX_RUNS = 6
+"""Sends that may have run, one of them at the most to its end."""
 MAX_SENDS_AFTER_DEATH = 2
 """An event that kills its handler must not be let loose on many."""
 FIRST_PAUSE_S = 0.02
 PAUSE_GROWTH = 5
+MAX_PAUSE_S = 1.0
 
 
 @dataclasses.dataclass
@@ -24,13 +26,14 @@ class History:
     sends: int = 0
     deaths: int = 0
     """Sends whose outcome is unknown although the link stayed: whoever ran the event is gone."""
-    may_have_run: bool = False
+    runs: int = 0
+    """Sends of which nobody can say that they did not run."""
 
     def record(self, reset: StreamReset, *, link_lost: bool) -> None:
         """Takes note of how the latest send ended."""
         if reset.delivered == Delivered.NO:
             return
-        self.may_have_run = True
+        self.runs += 1
         if reset.code == Code.OUTCOME_UNKNOWN and not link_lost:
             self.deaths += 1
 
@@ -40,10 +43,11 @@ def pause_s(history: History, reset: StreamReset, *, body_at_hand: bool, remaini
 
     `history` has `reset` recorded already.
     """
-    pause = FIRST_PAUSE_S * PAUSE_GROWTH ** (history.sends - 1)
+    # What was not delivered is sent again until its deadline: a daemon's restart may take its time.
+    pause = min(FIRST_PAUSE_S * PAUSE_GROWTH ** min(history.sends - 1, 9), MAX_PAUSE_S)
     allowed = (
         body_at_hand
-        and history.sends < MAX_SENDS
+        and history.runs < MAX_RUNS
         and history.deaths <= MAX_SENDS_AFTER_DEATH
         and pause < remaining_s
         and _is_harmless(history, reset)
@@ -59,7 +63,7 @@ def _is_harmless(history: History, reset: StreamReset) -> bool:
 
 def verdict(history: History, reset: StreamReset) -> StreamReset:
     """What the caller is told: that the last send was not delivered says nothing about those before it."""
-    if reset.delivered != Delivered.NO or not history.may_have_run:
+    if reset.delivered != Delivered.NO or not history.runs:
         return reset
     detail = f"sent {history.sends} times; an earlier one may have run, the last did not: {reset}"
     return StreamReset(Code.OUTCOME_UNKNOWN, detail)

@@ -45,6 +45,8 @@ class Sending:
         self._loop = asyncio.get_running_loop()
         self._begun = self._loop.time()
         self._pump: asyncio.Task[None] | None = None
+        self._under_way = False
+        """A send has left this worker, and nothing has been heard of it."""
 
     @property
     def verb(self) -> str:
@@ -76,6 +78,7 @@ class Sending:
         self._event.timeout_ms = max(1, int(self._remaining_s() * 1000))
         exchange = self._link.open(self._event, start[:MAX_BODY], end=whole)
         self.exchange = exchange
+        self._under_way = True
         self._history.sends += 1
         if not whole:
             self._pump = self._loop.create_task(self._pump_body(exchange, start[MAX_BODY:]))
@@ -111,6 +114,7 @@ class Sending:
     async def _pause_after(self, reset: StreamReset) -> None:
         """Returns when the event may be sent again; else raises what the caller is to be told."""
         history = self._history
+        self._under_way = False
         history.record(reset, link_lost=not self._link.connected)
         at_hand = self._upload.kept is not None
         pause = resend.pause_s(history, reset, body_at_hand=at_hand, remaining_s=self._remaining_s())
@@ -135,10 +139,10 @@ class Sending:
         history = self._history
         if self.exchange is not None:
             self.exchange.reset(Code.DEADLINE, "the web worker's deadline")
-        if not history.sends:
-            detail = "this web worker had no link to its pipe daemon until the deadline"
-            return StreamReset(Code.UNREACHABLE, detail, Delivered.NO)
-        return StreamReset(Code.DEADLINE)
+        if self._under_way:
+            return StreamReset(Code.DEADLINE)
+        detail = "this web worker had no link to its pipe daemon until the deadline"
+        return resend.verdict(history, StreamReset(Code.UNREACHABLE, detail, Delivered.NO))
 
     def close(self) -> None:
         """Over, however far it came: a reply that is not whole by now is not wanted any more."""

@@ -15,11 +15,12 @@ def decide(
     repeatable: bool,
     sends: int = 1,
     deaths: int = 0,
+    runs: int = 0,
     at_hand: bool = True,
     remaining_s: float = 30.0,
     link_lost: bool = False,
 ) -> float | None:
-    history = History(repeatable, sends, deaths)
+    history = History(repeatable, sends, deaths, runs)
     history.record(reset, link_lost=link_lost)
     return resend.pause_s(history, reset, body_at_hand=at_hand, remaining_s=remaining_s)
 
@@ -51,10 +52,17 @@ def test_only_with_the_whole_body_and_time(reset: StreamReset) -> None:
     assert decide(reset, repeatable=True, remaining_s=0.01) is None
 
 
-def test_four_sends_at_most_with_growing_pauses() -> None:
+def test_what_was_not_delivered_is_sent_until_its_deadline_with_growing_pauses() -> None:
     reset = StreamReset(Code.DRAINING, delivered=NO)
-    pauses = [decide(reset, repeatable=False, sends=sends) for sends in (1, 2, 3, 4)]
-    assert pauses == [0.02, 0.1, 0.5, None]
+    pauses = [decide(reset, repeatable=False, sends=sends) for sends in (1, 2, 3, 4, 100, 100_000)]
+    assert pauses == [0.02, 0.1, 0.5, 1.0, 1.0, 1.0]
+    assert decide(reset, repeatable=False, sends=4, remaining_s=1.0) is None
+
+
+def test_what_may_have_run_is_not_sent_for_ever() -> None:
+    reset = StreamReset(Code.OUTCOME_UNKNOWN)
+    again = [decide(reset, repeatable=True, runs=runs, link_lost=True) is not None for runs in range(7)]
+    assert again == [True, True, True, True, True, False, False]
 
 
 def test_two_sends_after_deaths_at_most() -> None:

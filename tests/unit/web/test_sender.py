@@ -175,6 +175,31 @@ def test_an_event_that_left_may_have_run() -> None:
     run(main())
 
 
+@pytest.mark.parametrize(
+    ("earlier", "code", "delivered"),
+    [
+        (Delivered.NO, Code.UNREACHABLE, Delivered.NO),
+        (Delivered.UNKNOWN, Code.OUTCOME_UNKNOWN, Delivered.UNKNOWN),
+    ],
+)
+def test_what_waits_to_be_sent_again_is_told_by_what_became_of_it(
+    earlier: Delivered, code: Code, delivered: Delivered
+) -> None:
+    async def main() -> None:
+        link = Link(StreamReset(Code.DRAINING, delivered=earlier))
+        life = sending(link, repeatable=True)
+        waiting = asyncio.ensure_future(life.reply())
+        while not link.opened:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        link.connected = False
+        waiting.cancel()
+        told = life.expire()
+        assert (told.code, told.delivered) == (code, delivered)
+
+    run(main())
+
+
 def test_an_announced_body_that_does_not_come() -> None:
     async def main() -> None:
         async def receive() -> dict[str, Any]:
