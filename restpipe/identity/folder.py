@@ -92,7 +92,7 @@ class Folder:
             os.fsync(self._fd)
 
     def create(self, name: str, data: bytes) -> None:
-        """One secret file beside the identity; FileExistsError if it is there already."""
+        """One secret file beside the identity; never in place of another."""
         draft = f".new-{secrets.token_hex(4)}"
         with _about(self._directory / name):
             _write(self._fd, draft, data, SECRET_MODE)
@@ -219,7 +219,5 @@ def _write(at: int, name: str, data: bytes, mode: int) -> None:
 def _about(path: Path) -> Iterator[None]:
     try:
         yield
-    except FileExistsError:
-        raise
     except OSError as error:
         raise RestPipeError(f"{path}: {error.strerror}") from error
