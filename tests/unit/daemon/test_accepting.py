@@ -1,18 +1,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from restpipe.daemon import accepting
 from restpipe.daemon.accepting import Accepting
+from restpipe.daemon.channel import Channel
 from restpipe.daemon.peers import Peer
+from restpipe.daemon.pool import Worker
 from restpipe.daemon.trust import Refused
 from restpipe.errors import Code
 from restpipe.protocol import frames
+from restpipe.protocol.connection import Side
 from restpipe.protocol.frames import Kind
 from restpipe.protocol.messages import read_message
 from restpipe.protocol.schema_pb2 import ROLE_HANDLER, ROLE_PIPE, Goaway, Hello, Welcome
@@ -423,9 +430,62 @@ def test_what_waited_for_a_client_reaches_it_when_it_comes() -> None:
     async def main() -> None:
         async with port() as house:
             house.peers.add("alpha")
-            sender = accepting.Channel(session(), accepting.Side.LISTENER)
+            sender = Channel(session(), Side.LISTENER)
             house.router.from_sender(sender, [event(1, "alpha")], 0.0)
             caller = await house.join()
             await caller.got(Kind.EVENT)
 
     run(main())
+
+
+some_frame = st.builds(
+    lambda kind, stream, flags, head, body: frames.encode(kind, stream, head, body, flags=flags),
+    st.one_of(st.sampled_from(Kind), st.integers(0, 255)),
+    st.integers(0, 6),
+    st.integers(0, 1),
+    st.one_of(
+        st.binary(max_size=12),
+        st.just(b""),
+        st.just(event(1).head),
+        st.just(Hello(major=1, role=ROLE_PIPE).SerializeToString()),
+        st.just(Goaway(code=1, detail="x").SerializeToString()),
+    ),
+    st.one_of(st.binary(max_size=12), st.integers(0, 3).map(lambda n: n.to_bytes(8, "big"))),
+)
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    st.booleans(),
+    st.lists(st.one_of(some_frame, some_frame, st.binary(max_size=60)), max_size=10),
+    st.booleans(),
+)
+def test_no_bytes_of_a_client_disturb_anybody_else(greets: bool, pieces: list[bytes], worker: bool) -> None:
+    async def main() -> None:
+        async with port() as house:
+            other = await house.join("other")
+            loop = asyncio.get_running_loop()
+            house.trust.name = "wild"
+            link, sock = await linked(house.accepting)
+            handlers = [Worker(session(), link.connection, 3)] if worker else []
+            house.pool.workers |= set(handlers)
+            with sock:
+                if greets:
+                    head = Hello(major=1, role=ROLE_PIPE).SerializeToString()
+                    await loop.sock_sendall(sock, frames.encode(Kind.HELLO, head=head))
+                    await until(lambda: link.connection.session)
+                    house.router.from_sender(Channel(session(), Side.LISTENER), [event(1, "wild")], 0.0)
+                with contextlib.suppress(OSError):
+                    for piece in pieces:
+                        await loop.sock_sendall(sock, piece)
+                    sock.shutdown(socket.SHUT_WR)
+                await until(lambda: link.transport is None)
+            house.pool.workers.clear()
+            other.open(1)
+            await until(lambda: house.channel("other").routes)
+            # The wild one may come back, and be served, whatever it did before.
+            again = await house.join("wild")
+            house.router.from_sender(Channel(session(), Side.LISTENER), [event(3, "wild")], 0.0)
+            await again.got(Kind.EVENT)
+
+    run(main(), collect=False)
