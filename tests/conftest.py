@@ -19,19 +19,23 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 @pytest.fixture(scope="session", autouse=True)
-def nothing_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def nothing_left_behind(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Fails the run when something outlives the tests that made it."""
-    # Orphans of our children become ours instead of init's: none can hide from the look below.
+    # Orphans of our children become ours instead of init's: none can hide from the look at the end.
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
     processes, mounts = set(descendants(os.getpid())), _mounts()
-    yield
-    left = _end_new(processes)
-    assert not left, f"processes left behind: {left}"
-    assert _mounts() <= mounts, f"mounts left behind: {_mounts() - mounts}"
-    sockets = [
-        path for path in tmp_path_factory.getbasetemp().rglob("*") if stat.S_ISSOCK(path.lstat().st_mode)
-    ]
-    assert not sockets, f"sockets left behind: {sockets}"
+
+    def look() -> None:
+        left = _end_new(processes)
+        assert not left, f"processes left behind: {left}"
+        assert _mounts() <= mounts, f"mounts left behind: {_mounts() - mounts}"
+        found = tmp_path_factory.getbasetemp().rglob("*")
+        sockets = [path for path in found if stat.S_ISSOCK(path.lstat().st_mode)]
+        assert not sockets, f"sockets left behind: {sockets}"
+
+    # What comes behind a `yield` here ran before other fixtures' ends with older pytest. The session's own
+    # finalizers run in the reverse of their order, and this is the first.
+    request.session.addfinalizer(look)
 
 
 @pytest.fixture

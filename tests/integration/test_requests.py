@@ -173,8 +173,10 @@ def test_unknown_noun_client_and_path(pair: Pair) -> None:
         name = client.get("/client/nobody.invalid/time")
         assert (name.status_code, name.json()["type"]) == (404, "urn:restpipe:problem:unknown-peer")
         assert client.get("/server/time").status_code == 404
-        assert client.get("/client/client-1/told//%zz").status_code == 400
         assert client.request("BREW", "/client/client-1/told").status_code in (400, 405, 501)
+    # Not all versions of httpx would send this as it is.
+    malformed = http.raw(pair.server.http.path, b"GET /client/client-1/told//%zz HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert malformed.startswith(b"HTTP/1.1 400 ")
 
 
 def test_a_client_is_found_by_where_it_is_connected_from(pair: Pair) -> None:
