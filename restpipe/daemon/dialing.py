@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from restpipe.daemon.channel import Channel
@@ -16,11 +16,12 @@ from restpipe.errors import Code
 from restpipe.host import stats as metrics
 from restpipe.host.config import Address, join_address
 from restpipe.host.stats import Stats
+from restpipe.protocol import frames
 from restpipe.protocol.connection import Connection, Side
 from restpipe.protocol.frames import Frame, Kind
 from restpipe.protocol.messages import read_message
 from restpipe.protocol.schema_pb2 import ROLE_PIPE, Goaway
-from restpipe.transport.backoff import Backoff
+from restpipe.transport.backoff import Backoff, Redial
 from restpipe.transport.dialer import dial
 from restpipe.transport.link import Link
 from restpipe.transport.tls import handshake_failure
@@ -50,18 +51,19 @@ class Dialing:
         self._links = links
         self._trust = trust
         self._stats = stats
-        self._addresses = itertools.cycle(addresses)
+        self._addresses = deque(addresses)
         self._server_name = server_name
         self._make_connection = make_connection
         self._backoff = backoff
+        self._redial = Redial(backoff, len(addresses))
         self._buffer_size = buffer_size
         self._timeout_s = timeout_s
         self._failed = failed
         """Told of each failed attempt: how many in a row, and the Unix time of the last break (0: never)."""
         self._over: asyncio.Future[None] | None = None
-        self._joined = False
+        self._joined_at: float | None = None
+        """When this attempt became a link, by the loop's clock."""
         self._broken_at = 0.0
-        self._address: Address
         self._reason = ""
         self._stopping = False
 
@@ -83,19 +85,23 @@ class Dialing:
         """Keeps the link up until cancelled or stopped."""
         while not self._stopping:
             self._stats.tick(metrics.CONNECT_NEW)
-            if await self._connect(next(self._addresses)):
+            if await self._connect(self._addresses[0]):
                 await self._hold()
             else:
                 self._failed(self._backoff.attempts + 1, self._broken_at)
-            # A link that stood and then ended is dialed again at once; failures in a row are spread.
-            if not self._joined:
-                await asyncio.sleep(self._backoff.next_pause_s())
+            await asyncio.sleep(self._next_pause_s())
+
+    def _next_pause_s(self) -> float:
+        if self._joined_at is not None:
+            # The same address again: who listens there may still know the session.
+            return self._redial.after_link_s(asyncio.get_running_loop().time() - self._joined_at)
+        self._addresses.rotate(-1)
+        return self._redial.after_failure_s()
 
     async def _connect(self, address: Address) -> bool:
-        self._address = address
         loop = asyncio.get_running_loop()
         self._over = loop.create_future()
-        self._joined = False
+        self._joined_at = None
         began = loop.time()
         try:
             await dial(
@@ -116,7 +122,7 @@ class Dialing:
         """The same failure again is no news."""
         level = logging.DEBUG if reason == self._reason else logging.WARNING
         self._reason = reason
-        _log.log(level, "cannot connect to %s: %s", join_address(*self._address), reason)
+        _log.log(level, "cannot connect to %s: %s", join_address(*self._addresses[0]), reason)
 
     async def _hold(self) -> None:
         """Until the link is lost."""
@@ -143,6 +149,8 @@ class Dialing:
         for frame in received:
             if frame.kind == Kind.PONG:
                 self._heartbeat(link)
+            elif frame.kind == Kind.TURN:
+                self._redial.take_turn(*frames.decode_turn(frame))
         self._links.receive(link, self._server, received)
 
     def link_lost(self, link: Link, reason: str) -> None:
@@ -173,7 +181,7 @@ class Dialing:
         else:
             self._links.forget_session(self._server, "the server began a new session")
             channel = self._server.channel = Channel(session, Side.DIALER)
-        self._joined = True
+        self._joined_at = asyncio.get_running_loop().time()
         self._reason = ""
         self._stats.tick(metrics.CONNECTED)
         self._trust.joined(link, self._server)

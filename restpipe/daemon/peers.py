@@ -6,6 +6,7 @@ import ipaddress
 from collections.abc import Iterable, Iterator
 
 from restpipe.daemon.channel import Channel
+from restpipe.daemon.turns import places
 from restpipe.daemon.waiting import WaitingLine
 from restpipe.errors import Code
 from restpipe.protocol.schema_pb2 import Origin
@@ -29,6 +30,8 @@ class Peer:
         self.line = WaitingLine(max_waiting, Code.UNREACHABLE, f"the link to {name} stayed down")
         self.origin = b""
         """The head of the ORIGIN frame of its events."""
+        self.place = 0.0
+        """Its place among all when they come back at once, from 0 to 1."""
 
     def joined(self, channel: Channel, address: str, port: int) -> None:
         """Its link is up."""
@@ -47,6 +50,7 @@ class PeerTable:
         self._limit = limit
         self._max_waiting = max_waiting
         self._peers: dict[str, Peer] = {}
+        self._places = places()
 
     def __iter__(self) -> Iterator[Peer]:
         return iter(self._peers.values())

@@ -14,11 +14,13 @@ from restpipe.daemon.dialing import Dialing
 from restpipe.daemon.names import KnownClients
 from restpipe.daemon.peers import Peer, PeerTable
 from restpipe.daemon.trust import Trust
+from restpipe.daemon.turns import Turns
 from restpipe.errors import RestPipeError
 from restpipe.host.config import Config, Role, join_address
 from restpipe.host.limits import allow_open_files
 from restpipe.host.socket_store import SocketStore
 from restpipe.host.stats import Stats
+from restpipe.protocol import frames
 from restpipe.protocol.connection import Side
 from restpipe.protocol.schema_pb2 import Notice
 from restpipe.transport.backoff import Backoff
@@ -63,6 +65,7 @@ class ServerEnd:
         self._store = store
         self._known = KnownClients(config.state.directory)
         self._changed = asyncio.Event()
+        self._turns = Turns()
         peers = PeerTable(pipe.max_clients, pipe.max_waiting)
         self._known.load(peers)
         self.core = Core(
@@ -139,7 +142,17 @@ class ServerEnd:
 
     def _joined(self, peer: Peer) -> None:
         self._changed.set()
+        all_anew = self._turns.changed(len(self.core.links))
+        for other in self.core.peers if all_anew else (peer,):
+            self._tell_turn(other)
         self.core.notices.tell(self._notice(Notice.CONNECTION_ADDED, peer))
+
+    def _tell_turn(self, peer: Peer) -> None:
+        link = self.core.links.link(peer)
+        if link is not None:
+            round_s = self._turns.round_s
+            link.connection.send_control(frames.encode_turn(peer.place * round_s, round_s))
+            link.wake()
 
     def _left(self, peer: Peer, reason: str) -> None:
         self.core.notices.tell(self._notice(Notice.CONNECTION_REMOVED, peer))

@@ -70,6 +70,11 @@ class Connection:
         self._asked_for: Session | None = None
         self.next_tick = now + min(handshake_s, heartbeat_s)
 
+    @property
+    def dead_s(self) -> float:
+        """So much silence, in seconds, and the other side is given up."""
+        return self._dead_s
+
     # The handshake.
 
     def say_hello(
@@ -139,7 +144,8 @@ class Connection:
         """Takes bytes off the transport and returns the frames that are the owner's to handle.
 
         Those are all stream frames, and of the link's own: HELLO (answer it with `accept`), WELCOME, GOAWAY,
-        CAPACITY, NOTICE, and PONG (see `round_trip_s`). Kinds that this version does not know are left out.
+        CAPACITY, NOTICE, TURN, and PONG (see `round_trip_s`). Kinds that this version does not know are left
+        out.
         """
         self._heard_at = now
         if self.session is None:
@@ -197,7 +203,7 @@ class Connection:
                 return True
             case Kind.HELLO | Kind.WELCOME:
                 raise ProtocolError(Code.HANDSHAKE, "a second handshake on the same connection")
-            case Kind.CAPACITY | Kind.NOTICE:
+            case Kind.CAPACITY | Kind.NOTICE | Kind.TURN:
                 return True
         return False
 

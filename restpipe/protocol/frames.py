@@ -22,6 +22,7 @@ END = 1
 
 _COUNT = Struct(">Q")
 _CREDIT = Struct(">I")
+_TURN = Struct(">II")
 
 
 class Kind(enum.IntEnum):
@@ -44,6 +45,7 @@ class Kind(enum.IntEnum):
     GOAWAY = 133
     CAPACITY = 134
     NOTICE = 135
+    TURN = 136
 
 
 FIRST_LINK_KIND = 128
@@ -101,6 +103,18 @@ def encode_credit(kind: int, stream: int, credit: int) -> bytes:
     return encode(kind, stream, body=_CREDIT.pack(credit))
 
 
+def encode_turn(turn_s: float, round_s: float) -> bytes:
+    """TURN: come back `turn_s` after a break; all clients take `round_s` (u32 each, milliseconds)."""
+    return encode(Kind.TURN, body=_TURN.pack(int(turn_s * 1000), int(round_s * 1000)))
+
+
+def decode_turn(frame: Frame) -> tuple[float, float]:
+    """Inverse of `encode_turn`; `ProtocolError` when the body is not two u32."""
+    _check_size(_TURN, frame)
+    turn_ms, round_ms = _TURN.unpack_from(frame.payload, frame.head_size)
+    return turn_ms / 1000, round_ms / 1000
+
+
 def decode_count(frame: Frame) -> int:
     """Inverse of `encode_count`; `ProtocolError` when the body is not a u64."""
     return _decode_number(_COUNT, frame)
@@ -111,11 +125,15 @@ def decode_credit(frame: Frame) -> int:
     return _decode_number(_CREDIT, frame)
 
 
-def _decode_number(number: Struct, frame: Frame) -> int:
-    if len(frame.payload) - frame.head_size != number.size:
+def _check_size(wanted: Struct, frame: Frame) -> None:
+    if len(frame.payload) - frame.head_size != wanted.size:
         raise ProtocolError(
-            Code.BAD_FRAME, f"frame kind {frame.kind} must have a body of {number.size} bytes"
+            Code.BAD_FRAME, f"frame kind {frame.kind} must have a body of {wanted.size} bytes"
         )
+
+
+def _decode_number(number: Struct, frame: Frame) -> int:
+    _check_size(number, frame)
     value: int = number.unpack_from(frame.payload, frame.head_size)[0]
     return value
 

@@ -1,4 +1,4 @@
-"""Pauses between attempts: exponential with full jitter, so that many who failed together part again."""
+"""Pauses before a link is dialed again: short for one who lost its link, spread for many who did at once."""
 
 from __future__ import annotations
 
@@ -26,3 +26,51 @@ class Backoff:
     def reset(self) -> None:
         """An attempt succeeded."""
         self.attempts = 0
+
+    def another(self) -> Backoff:
+        """One that counts other failures by the same rule."""
+        return Backoff(self._least_s, self._most_s, self._draw)
+
+    @property
+    def most_s(self) -> float:
+        return self._most_s
+
+
+STEADY_S = 1.0
+"""A link that stood for less has not proved that dialing is of use."""
+MAX_TURN_S = 60.0
+"""However long a server wishes its clients to wait."""
+
+
+class Redial:
+    """When a client dials again.
+
+    At once after a link that stood, with a backoff after failures. A client cannot know how many others lost
+    their links together with it, but the server does: it tells each one its turn while all is well.
+    """
+
+    def __init__(self, backoff: Backoff, addresses: int = 1) -> None:
+        """`addresses`: how many are tried one after the other."""
+        self._backoff = backoff
+        self._flaps = backoff.another()
+        self._addresses = addresses
+        self._turn_s = 0.0
+        self._round_s = 0.0
+
+    def take_turn(self, turn_s: float, round_s: float) -> None:
+        """What the server told: when to come back after a break, and how long all of its clients take."""
+        self._turn_s = min(turn_s, MAX_TURN_S)
+        self._round_s = min(round_s, self._backoff.most_s)
+
+    def after_failure_s(self) -> float:
+        """How long to wait after one more failure, in seconds."""
+        pause_s = self._backoff.next_pause_s()
+        # A whole round keeps the order in which the clients came; the other addresses need not wait for it.
+        return pause_s if self._backoff.attempts % self._addresses else max(pause_s, self._round_s)
+
+    def after_link_s(self, stood_s: float) -> float:
+        """How long to wait after a link that stood for `stood_s`."""
+        if stood_s >= STEADY_S:
+            self._flaps.reset()
+            return self._turn_s
+        return max(self._flaps.next_pause_s(), self._turn_s)

@@ -62,7 +62,7 @@ class Link(asyncio.Protocol):
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
             # None when the other side has already reset the connection.
             self.peer_address = (transport.get_extra_info("peername") or ("", 0))[:2]
-            set_socket_options(sock)
+            set_socket_options(sock, self.connection.dead_s)
         self._arm_timer()
         self._owner.link_made(self)
         self.wake()
@@ -171,8 +171,12 @@ class Link(asyncio.Protocol):
         self._arm_timer()
 
 
-def set_socket_options(sock: socket.socket) -> None:
-    """TCP: small frames leave at once, and what is sent but not yet on the wire stays little."""
+def set_socket_options(sock: socket.socket, dead_s: float) -> None:
+    """TCP: small frames leave at once, what is sent but not yet on the wire stays little, and a peer that
+    takes nothing for `dead_s` is gone.
+    """
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with contextlib.suppress(OSError, AttributeError):
+        # Heartbeats find a silent peer; this finds one that sends but does not read.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(dead_s * 1000))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, WRITE_AT_ONCE)

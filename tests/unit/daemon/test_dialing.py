@@ -234,6 +234,39 @@ def test_addresses_are_tried_in_turn_and_failures_told(monkeypatch: pytest.Monke
     run(main())
 
 
+def test_the_address_that_worked_is_the_one_to_come_back_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other server would know nothing of the session."""
+
+    async def main() -> None:
+        async with client(monkeypatch) as house:
+            for links in (2, 3):
+                house.far.link.abort()
+                await until(lambda n=links: len(house.far.hellos) == n and house.online)
+            assert set(house.far.dialed) == {("one.example", 1)}
+
+    run(main())
+
+
+def test_a_client_that_was_told_its_turn_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        turns: list[tuple[float, float]] = []
+        monkeypatch.setattr(
+            dialing.Redial, "take_turn", lambda _, turn_s, round_s: turns.append((turn_s, round_s))
+        )
+        monkeypatch.setattr(dialing.Redial, "after_link_s", lambda _, stood_s: turns[-1][0])
+        async with client(monkeypatch) as house:
+            house.far.link.connection.send_control(frames.encode_turn(0.2, 0.4))
+            house.far.link.wake()
+            await until(lambda: turns)
+            assert turns == [(0.2, 0.4)]
+            broken_at = asyncio.get_running_loop().time()
+            house.far.link.abort()
+            await until(lambda: len(house.far.hellos) == 2)
+            assert asyncio.get_running_loop().time() - broken_at >= 0.2
+
+    run(main())
+
+
 def test_a_refusal_is_told_in_the_servers_words(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         with logged("restpipe.daemon.dialing") as lines:

@@ -142,6 +142,18 @@ def test_numbers_of_another_size_are_refused(head: bytes, body: bytes) -> None:
             assert caught.value.code is Code.BAD_FRAME
 
 
+@given(st.floats(0, 4e6), st.floats(0, 4e6))
+def test_turns_come_back_in_milliseconds(turn_s: float, round_s: float) -> None:
+    (frame,) = FrameDecoder().feed(frames.encode_turn(turn_s, round_s))
+    assert frames.decode_turn(frame) == (int(turn_s * 1000) / 1000, int(round_s * 1000) / 1000)
+
+
+def test_a_turn_of_another_size_is_refused() -> None:
+    (frame,) = FrameDecoder().feed(frames.encode(Kind.TURN, body=bytes(7)))
+    with pytest.raises(ProtocolError):
+        frames.decode_turn(frame)
+
+
 def test_kinds_are_on_their_side_of_the_border() -> None:
     of_streams = {Kind.EVENT, Kind.REPLY, Kind.DATA, Kind.RESET, Kind.WINDOW, Kind.ORIGIN}
     assert {kind for kind in Kind if kind < frames.FIRST_LINK_KIND} == of_streams

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from restpipe.transport.backoff import Backoff
+from restpipe.transport.backoff import MAX_TURN_S, STEADY_S, Backoff, Redial
 
 
 def test_pauses_double_up_to_their_most() -> None:
@@ -40,3 +40,36 @@ def test_it_never_gives_up() -> None:
 def test_two_who_failed_together_part_again() -> None:
     one, other = Backoff(0.1, 5.0), Backoff(0.1, 5.0)
     assert [one.next_pause_s() for _ in range(10)] != [other.next_pause_s() for _ in range(10)]
+
+
+def redial(addresses: int = 1) -> Redial:
+    return Redial(Backoff(0.1, 5.0, draw=lambda: 1.0), addresses)
+
+
+def test_a_link_that_stood_is_dialed_again_at_once_and_one_that_flaps_is_not() -> None:
+    dialing = redial()
+    assert dialing.after_link_s(STEADY_S) == 0.0
+    assert [dialing.after_link_s(0.0) for _ in range(3)] == [0.1, 0.2, 0.4]
+    assert dialing.after_link_s(STEADY_S) == 0.0
+    assert dialing.after_link_s(0.0) == 0.1
+
+
+def test_who_was_told_its_turn_waits_for_it() -> None:
+    dialing = redial()
+    dialing.take_turn(1.25, 4.0)
+    assert dialing.after_link_s(STEADY_S) == 1.25
+    assert dialing.after_link_s(0.0) == 1.25
+    assert [dialing.after_failure_s() for _ in range(8)] == [4.0] * 6 + [5.0] * 2
+
+
+def test_other_addresses_are_tried_before_the_next_round() -> None:
+    dialing = redial(addresses=2)
+    dialing.take_turn(1.25, 4.0)
+    assert [dialing.after_failure_s() for _ in range(4)] == [0.1, 4.0, 0.4, 4.0]
+
+
+def test_no_server_can_send_a_client_away_for_long() -> None:
+    dialing = redial()
+    dialing.take_turn(10**6, 10**6)
+    assert dialing.after_link_s(STEADY_S) == MAX_TURN_S
+    assert dialing.after_failure_s() == 5.0

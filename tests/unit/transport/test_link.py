@@ -13,7 +13,7 @@ from restpipe.protocol.frames import FrameDecoder, Kind
 from restpipe.protocol.messages import read_message
 from restpipe.protocol.schema_pb2 import ROLE_PIPE, Goaway, Hello
 from restpipe.protocol.session import Session
-from restpipe.transport.link import WRITE_AT_ONCE, Link
+from restpipe.transport.link import WRITE_AT_ONCE, Link, set_socket_options
 from tests.unit.transport.kit import Recorder, connection, run, until
 
 BUFFER = 1 << 24
@@ -41,6 +41,16 @@ class Ends:
     def far_session(self) -> Session:
         assert self.far.connection.session is not None
         return self.far.connection.session
+
+
+def test_a_peer_that_reads_nothing_is_given_up_by_tcp_too() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as sock,
+    ):
+        set_socket_options(sock, 10.0)
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 10_000
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 @asynccontextmanager

@@ -189,7 +189,7 @@ def test_what_waits_to_be_sent_again_is_told_by_what_became_of_it(
         link = Link(StreamReset(Code.DRAINING, delivered=earlier))
         life = sending(link, repeatable=True)
         waiting = asyncio.ensure_future(life.reply())
-        while not link.opened:
+        while not link.opened:  # noqa: ASYNC110
             await asyncio.sleep(0)
         await asyncio.sleep(0)
         link.connected = False
