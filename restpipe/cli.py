@@ -7,6 +7,7 @@ configuration that cannot be used (starting again is in vain until somebody edit
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from pathlib import Path
@@ -18,6 +19,7 @@ from restpipe import __version__
 from restpipe.errors import ConfigError, RestPipeError
 from restpipe.host import config_text, logs
 from restpipe.host.config import Config, Role, load
+from restpipe.host.notify import Notifier
 from restpipe.host.parent import die_with
 
 
@@ -28,7 +30,9 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except RestPipeError as exc:
-            click.echo(f"restpipe: {exc}", err=True)
+            click.echo(f"{logs.priority(logging.ERROR)}restpipe: {exc}", err=True)
+            # What the service manager shows until the next start.
+            Notifier().status(str(exc))
             ctx.exit(os.EX_CONFIG if isinstance(exc, ConfigError) else 1)
 
 
@@ -113,10 +117,17 @@ def web(ctx: click.Context, role: Role, file: Path | None, parent: int | None) -
 @_role_argument
 @_config_option
 @_parent_option
+@click.option("--check", is_flag=True, help="Only load the code, and say whether that can be done.")
 @click.pass_context
-def handlers(ctx: click.Context, role: Role, file: Path | None, parent: int | None) -> None:
+def handlers(ctx: click.Context, role: Role, file: Path | None, parent: int | None, check: bool) -> None:
     """Run one handler worker: the code that answers events."""
     config = _begin("handlers", role, file, parent)
+    if check:
+        from restpipe.handler.worker import load_handler, load_listener
+
+        load_handler(config)
+        load_listener(config)
+        return
     from restpipe.handler.worker import main
 
     ctx.exit(main(config))

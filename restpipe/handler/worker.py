@@ -13,6 +13,7 @@ from restpipe.handler.api import EventHandler
 from restpipe.handler.dispatch import Dispatcher
 from restpipe.handler.hooks import StateHooks, call_hook
 from restpipe.handler.registry import Registry
+from restpipe.handler.renewal import FINISH_S, Renewal, is_successor, take_over
 from restpipe.host import loop
 from restpipe.host.config import Config, Role
 from restpipe.host.loader import load_class
@@ -93,9 +94,11 @@ class Worker:
         self._listeners = listeners
         self._registry = Registry.of(handler)
         self._notifier = notifier or Notifier()
+        self._renewal = Renewal()
 
     async def run(self) -> None:
         """Answers events until cancelled; then drains."""
+        self._renewal.listen()
         handlers = self._config.handlers
         stats = Stats(self._config.statsd)
         dispatcher = Dispatcher(
@@ -134,8 +137,9 @@ class Worker:
             except asyncio.CancelledError:
                 _log.info("stopping")
             finally:
-                self._notifier.stopping()
-                await link.drain(self._config.pipe.drain_timeout_s)
+                if not self._renewal.succeeded:
+                    self._notifier.stopping()
+                await link.drain(FINISH_S if self._renewal.succeeded else self._config.pipe.drain_timeout_s)
 
     # The user's hooks.
 
@@ -157,15 +161,22 @@ class Worker:
 
     async def _tell_status(self, link: DaemonLink, dispatcher: Dispatcher) -> None:
         await link.wait_connected()
-        self._notifier.ready("answering events")
+        self._say_ready()
         said = ""
-        while True:
+        while not self._renewal.succeeded:
             where = "answering events" if link.connected else "waiting for the pipe daemon"
             status = f"{where}, {dispatcher.under_way} under way, {dispatcher.handled} done"
             if status != said:
                 self._notifier.status(status)
             said = status
             await asyncio.sleep(STATUS_INTERVAL_S)
+
+    def _say_ready(self) -> None:
+        if is_successor():
+            self._notifier.succeed("answering events")
+            take_over()
+        else:
+            self._notifier.ready("answering events")
 
     async def _feed_watchdog(self) -> None:
         """In the loop: an async method that blocks it is what the watchdog is for."""

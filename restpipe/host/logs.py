@@ -43,6 +43,11 @@ def formatter_for(stream: TextIO, process: str, environ: Mapping[str, str]) -> l
     )
 
 
+def priority(level: int) -> str:
+    """What a line on stderr begins with for the journal to know how important it is; else nothing."""
+    return f"<{_priority(level)}>" if _is_journal(sys.stderr, os.environ) else ""
+
+
 class LineFormatter(logging.Formatter):
     """One line a record, whatever it says: line ends and other control characters are escaped."""
 

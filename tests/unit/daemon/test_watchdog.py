@@ -66,7 +66,7 @@ async def _fed(manager: socket.socket, path: Path) -> None:
             assert await loop.sock_recv(manager, 4096) == b"WATCHDOG=1"
         door.mute = True
         greeted = door.greeted
-        while door.greeted == greeted:
+        while door.greeted == greeted:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     # At most what was under way when it fell silent.
     left = _drained(manager)
