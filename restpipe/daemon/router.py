@@ -30,6 +30,8 @@ RELAYED = frozenset((Kind.REPLY, Kind.DATA, Kind.RESET, Kind.WINDOW))
 SLACK = 65536
 """What may wait of one stream beyond its credit: frames that cost no credit."""
 
+STOPS = "the daemon stops"
+
 _log = logging.getLogger(__name__)
 
 
@@ -102,6 +104,7 @@ class Router:
         self._resolve = resolve
         self._server = server
         """On a client: whom every event is for."""
+        self._draining = False
 
     # Frames.
 
@@ -131,6 +134,9 @@ class Router:
     def _may_open(self, channel: Channel, frame: Frame) -> bool:
         if not channel.may_open(frame.stream):
             _log.warning("an event on a stream that is taken, or not its opener's to take, was dropped")
+            return False
+        if self._draining:
+            _tell(channel, frame.stream, StreamReset(Code.DRAINING, STOPS, Delivered.NO))
             return False
         if len(channel.routes) >= self._limits.max_streams:
             reset = StreamReset(Code.OVERLOADED, "too many events are under way on this link", Delivered.NO)
@@ -264,7 +270,9 @@ class Router:
         return waiting
 
     def _stand_in_line(self, route: Route, waiting: Waiting, line: WaitingLine) -> None:
-        if line.full:
+        if self._draining:
+            self._refuse(route, Code.DRAINING, STOPS)
+        elif line.full:
             self._refuse(route, Code.OVERLOADED, f"{line.limit} events wait already: {line.detail}")
         else:
             waiting.line = line
@@ -301,6 +309,13 @@ class Router:
     def _release(self, route: Route, waiting: Waiting, now: float) -> None:
         for frame in waiting.held:
             self._relay(route.opener, frame, now)
+
+    def drain(self) -> None:
+        """Takes no new events from now on, and hands back those that wait."""
+        self._draining = True
+        for line in (self._pool.line, *(peer.line for peer in self._peers)):
+            while line:
+                self._refuse(line.pop(), Code.DRAINING, STOPS)
 
     def expire(self, now: float) -> None:
         """To be called when `deadlines.next_at` has come: tells those who waited in vain."""

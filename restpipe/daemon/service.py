@@ -135,6 +135,7 @@ async def _drain(end: PipeEnd, timeout_s: float) -> None:
     core = end.core
     end.stop()
     core.events.closed = True
+    core.router.drain()
     links = (*core.events.links, *core.links.all())
     goodbye = Goaway(code=Code.SHUTDOWN, detail="the daemon stops").SerializeToString()
     for link in links:
@@ -142,6 +143,8 @@ async def _drain(end: PipeEnd, timeout_s: float) -> None:
         link.wake()
     try:
         async with asyncio.timeout(timeout_s):
+            # What was sent before the word came through is in then: nothing is lost on the way.
+            await asyncio.gather(*(link.wait_answered() for link in links))
             # Polled, so that the router need not look after whoever waits for the last event.
             while core.under_way:  # noqa: ASYNC110
                 await asyncio.sleep(DRAIN_POLL_S)

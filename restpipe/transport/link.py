@@ -116,6 +116,22 @@ class Link(asyncio.Protocol):
         while session is not None and session.queue and self.transport is not None:  # noqa: ASYNC110
             await asyncio.sleep(POLL_S)
 
+    async def wait_answered(self) -> None:
+        """Returns once the other side has read what was put on the transport, and what it sent before it did
+        so has come in; after a while in any case.
+        """
+        # Twice: the answer to a ping that was under way says nothing of what was written behind it.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS_S):
+                await self._wait_pong()
+                self.connection.ping(self._loop.time())
+                self.wake()
+                await self._wait_pong()
+
+    async def _wait_pong(self) -> None:
+        while self.connection.pinged_at is not None and self.transport is not None:  # noqa: ASYNC110
+            await asyncio.sleep(POLL_S)
+
     async def wait_closed(self) -> None:
         """Returns once the transport is gone, all that it held written or given up."""
         while self.transport is not None:  # noqa: ASYNC110

@@ -123,6 +123,9 @@ class DaemonLink:
             link.wake()
         try:
             async with asyncio.timeout(timeout_s):
+                if self._on_event is not None:
+                    # Events that crossed the word on their way are told to go elsewhere.
+                    await link.wait_answered()
                 await self._until_idle(link)
         except TimeoutError:
             _log.warning("%d events were still under way after %g s", len(self._exchanges), timeout_s)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable
 
 import pytest
 
 from tests.faults.scene import Scene
 from tests.faults.test_links import all_answered
-from tests.faults.workload import GET, LARGE_GET, SLOW_GET
+from tests.faults.workload import GET, POST, SLOW_GET, Workload
 from tests.support.conditions import wait_for
 
 MakeScene = Callable[..., Scene]
-GETS = (GET, GET, SLOW_GET, LARGE_GET)
 
 SIX = [(role, part) for role in ("server", "client") for part in ("pipe", "web", "handlers")]
 
@@ -56,6 +56,39 @@ def test_nothing_at_all_fails_when_a_pipe_daemon_stops_in_good_order(scene: Make
                 made.restart(getattr(made, role), "pipe")
             wait_for(load.more(30), "requests go on")
         all_answered(made.verdict(load))
+
+
+def test_what_waits_in_a_daemon_that_stops_is_sent_again(scene: MakeScene) -> None:
+    """It was not delivered, so even a POST may be; and the daemon does not wait for it to end."""
+    with scene() as made:
+        made.link.refuse()
+        made.server.pipe.wait_log("the link to client-1 .* is gone")
+        with Workload(made.ways[1:], [POST], callers=20) as load:
+            wait_for(lambda: _nobody_new(load), "all wait for the client")
+            made.restart(made.server, "pipe")
+            assert "still under way" not in (made.server.folder / "pipe.log").read_text()
+            made.link.heal()
+            wait_for(load.more(50), "requests go on")
+        all_answered(made.verdict(load))
+
+
+def test_what_waits_for_a_handler_in_a_daemon_that_stops_is_sent_again(scene: MakeScene) -> None:
+    with scene() as made:
+        made.client.stop("handlers")
+        with Workload(made.ways[1:], [POST], callers=20) as load:
+            wait_for(lambda: len(load.outcomes) == 20, "requests that wait")
+            wait_for(lambda: _nobody_new(load), "all wait for a handler")
+            made.restart(made.client, "pipe")
+            assert "still under way" not in (made.client.folder / "pipe.log").read_text()
+            made.client.start("handlers")
+            wait_for(load.more(50), "requests go on")
+        all_answered(made.verdict(load))
+
+
+def _nobody_new(load: Workload) -> bool:
+    before = len(load.outcomes)
+    time.sleep(0.5)
+    return len(load.outcomes) == before
 
 
 @pytest.mark.parametrize("role", ["server", "client"])

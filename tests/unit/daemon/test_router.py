@@ -953,3 +953,37 @@ class RouterMachine(RuleBasedStateMachine):
 
 RouterMachine.TestCase.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
 TestRouterMachine = RouterMachine.TestCase
+
+
+# Stopping.
+
+
+def test_a_daemon_that_stops_hands_back_what_waits_and_finishes_the_rest() -> None:
+    bench = Bench()
+    sender, worker = bench.sender(), bench.worker(1)
+    peer, channel = bench.join("alpha")
+    bench.know("absent")
+    bench.send(sender, event(1, "alpha"), event(3, "absent"))
+    bench.arrive(peer, event(11), event(13))
+    (opened, _) = taken(channel), taken(worker)
+    bench.router.drain()
+    for neighbour, stream in ((sender, 3), (channel, 13)):
+        (told,) = taken(neighbour)
+        assert told.stream == stream
+        (why,) = resets([told])
+        assert (why.code, why.delivered) == (Code.DRAINING, Delivered.NO)
+    bench.arrive(peer, reply(opened[0].stream, b"still in time"))
+    assert taken(sender)[0].body == b"still in time"
+
+
+def test_a_daemon_that_stops_takes_nothing_new_from_either_side() -> None:
+    bench = Bench()
+    sender, worker = bench.sender(), bench.worker(1)
+    peer, channel = bench.join("alpha")
+    bench.router.drain()
+    bench.send(sender, event(1, "alpha"))
+    bench.arrive(peer, event(11))
+    assert taken(worker) == []
+    for neighbour in (sender, channel):
+        why = the_reset(neighbour)
+        assert (why.code, why.delivered) == (Code.DRAINING, Delivered.NO)

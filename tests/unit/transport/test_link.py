@@ -355,3 +355,37 @@ def test_a_peer_that_is_gone_already_has_no_address() -> None:
             assert owner.lost == [(link, "closed by the other side")]
 
     run(main())
+
+
+def test_what_the_other_side_sent_before_it_answered_has_come_in() -> None:
+    async def main() -> None:
+        async with joined() as ends:
+            assert ends.far.transport is not None
+            ends.far.transport.pause_reading()
+            ends.near.connection.ping(asyncio.get_running_loop().time())
+            ends.near.wake()
+            waiting = asyncio.create_task(ends.near.wait_answered())
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert not waiting.done()
+            ends.far_session.send(2, frames.encode(Kind.DATA, 2, body=b"crossed on the way"))
+            ends.far.transport.resume_reading()
+            await waiting
+            assert [frame.body for frame in ends.near_owner.frames if frame.kind == Kind.DATA] == [
+                b"crossed on the way"
+            ]
+
+    run(main())
+
+
+def test_an_answer_is_not_waited_for_when_the_link_is_gone() -> None:
+    async def main() -> None:
+        async with joined() as ends:
+            assert ends.far.transport is not None
+            ends.far.transport.pause_reading()
+            waiting = asyncio.create_task(ends.near.wait_answered())
+            await asyncio.sleep(0)
+            ends.near.abort()
+            await waiting
+
+    run(main())

@@ -441,6 +441,27 @@ def test_draining_finishes_what_is_under_way_and_refuses_the_rest(tmp_path: Path
     run(main())
 
 
+def test_draining_hears_out_what_crossed_it_on_the_way(tmp_path: Path) -> None:
+    """Else the daemon could not know that the event never ran."""
+
+    async def main() -> None:
+        exchanges: list[Exchange] = []
+        async with worker(tmp_path, ROLE_HANDLER, on_event=exchanges.append) as (link, daemon):
+            assert daemon.link.transport is not None
+            daemon.link.transport.pause_reading()
+            draining = asyncio.create_task(link.drain(PATIENT))
+            for _ in range(20):
+                await asyncio.sleep(0)
+            daemon.event(2)
+            daemon.link.transport.resume_reading()
+            (frame,) = await daemon.frames(Kind.RESET)
+            assert read_reset(frame).delivered == Delivered.NO
+            await draining
+            assert not exchanges
+
+    run(main())
+
+
 def test_draining_writes_a_reply_to_its_end_even_if_the_daemon_reads_slowly(tmp_path: Path) -> None:
     async def main() -> None:
         exchanges: list[Exchange] = []
