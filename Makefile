@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: venv demo test lint format schema bench soak clean
+.PHONY: venv scan demo test lint format schema bench soak clean
 
 venv: $(VENV)/ready
 
@@ -17,7 +17,15 @@ $(VENV)/ready: pyproject.toml
 demo: venv  ## The main job: both ends of a pipe, four requests, a large file. KEEP=1 leaves it up.
 	$(RUN) -m tests.demo $(if $(KEEP),--keep)
 
-test: venv  ## All that a plain checkout can test.
+# A scanner of TLS that needs an older `cryptography` than RestPipe's newest: it has a venv of its own.
+scan: $(VENV)/scan/ready
+
+$(VENV)/scan/ready: $(VENV)/ready
+	$(PYTHON) -m venv $(VENV)/scan
+	$(VENV)/scan/bin/pip install --quiet --disable-pip-version-check 'sslyze>=6.3,<7'
+	@touch $@
+
+test: venv scan  ## All that a plain checkout can test.
 	$(RUN) -m pytest $(PYTEST)
 
 lint: venv

@@ -142,10 +142,12 @@ class LastWords:
                     left -= len(piece)
 
 
+_ONLY = "an older version than TLS 1.3, the only one that is spoken here"
 _IN_WORDS = {
     "HTTP_REQUEST": "http request instead of TLS",
     "WRONG_VERSION_NUMBER": "what came is not TLS",
-    "UNSUPPORTED_PROTOCOL": "an older version than TLS 1.3, the only one that is spoken here",
+    "UNSUPPORTED_PROTOCOL": _ONLY,
+    "VERSION_TOO_LOW": _ONLY,
     "UNEXPECTED_EOF_WHILE_READING": "it closed in the middle of the handshake",
 }
 _ABOUT_CERTIFICATES = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED")

@@ -1,0 +1,304 @@
+"""Who is let in, and who must go when something changes: no network, but certificates of every shape."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import ssl
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+
+from restpipe.daemon import trust as trust_module
+from restpipe.daemon.peers import PeerTable
+from restpipe.daemon.trust import Refused, Trust
+from restpipe.errors import Code, ConfigError
+from restpipe.transport.certificates import Use
+from restpipe.transport.tls import TlsFiles, server_context
+from tests.support.certificates import DAY_S, Made, authority, leaf, revocation_list, uri
+
+CA = authority("Test CA")
+
+
+class FakeTransport:
+    """Shows a certificate as a TLS transport does."""
+
+    def __init__(self, der: bytes | None) -> None:
+        self._der = der
+
+    def get_extra_info(self, name: str) -> object:
+        return self if name == "ssl_object" else None
+
+    def getpeercert(self, *, binary_form: bool) -> bytes | None:
+        assert binary_form
+        return self._der
+
+
+class FakeLink:
+    def __init__(self, made: Made | None) -> None:
+        der = made.certificate.public_bytes(serialization.Encoding.DER) if made else None
+        self.transport = FakeTransport(der)
+
+
+class FakeLinks:
+    """Records what is done to links and sessions."""
+
+    def __init__(self) -> None:
+        self.cut_off: list[tuple[FakeLink, Code, str]] = []
+        self.forgotten: list[str] = []
+
+    def cut(self, link: FakeLink, code: Code, detail: str) -> None:
+        self.cut_off.append((link, code, detail))
+
+    def forget_session(self, peer: object, detail: str) -> None:
+        self.forgotten.append(peer.name)  # type: ignore[attr-defined]
+
+
+class Stage:
+    """A server's trust, in a folder."""
+
+    def __init__(self, folder: Path, *, name: str = "", own: Made | None = None) -> None:
+        self.folder = folder
+        (own or leaf("localhost", CA, ("server",), days=300)).write(folder, CA)
+        self.files = TlsFiles(
+            folder / "key.pem", folder / "certificate.pem", folder / "ca.pem", folder / "crl.pem"
+        )
+        self.links = FakeLinks()
+        self.peers = PeerTable(10, 10)
+        self.trust = Trust(
+            self.files,
+            (self.files.crl, folder / "second.pem"),
+            lambda: server_context(self.files),
+            links=self.links,  # type: ignore[arg-type]
+            peers=self.peers,
+            use=Use.CLIENT,
+            name=name,
+        )
+
+    def admit(self, made: Made | None) -> FakeLink:
+        link = FakeLink(made)
+        self.trust.admit(link)  # type: ignore[arg-type]
+        return link
+
+    def join(self, made: Made) -> FakeLink:
+        link = FakeLink(made)
+        name = self.trust.admit(link).name  # type: ignore[arg-type]
+        peer = self.peers.add(name)
+        assert peer is not None
+        self.trust.joined(link, peer)  # type: ignore[arg-type]
+        return link
+
+    def put_list(self, *revoked: Made, name: str = "crl.pem", ca: Made = CA, days: float = 30) -> None:
+        draft = self.folder / "draft"
+        draft.write_bytes(revocation_list(ca, revoked, days=days))
+        draft.replace(self.folder / name)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        task = asyncio.create_task(self.trust.run())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 - the condition is a test's
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
+    monkeypatch.setattr(trust_module, "POLL_S", 0.01)
+    return Stage(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("made", "code", "words"),
+    [
+        (None, Code.HANDSHAKE, "cannot be read"),
+        (leaf("", CA, names=()), Code.HANDSHAKE, "bears no name"),
+        (leaf("web1", CA, ()), Code.HANDSHAKE, "of web1 is not for use as a client"),
+        (leaf("web1", CA, ("server",)), Code.HANDSHAKE, "of web1 is not for use as a client"),
+    ],
+)
+def test_what_openssl_lets_pass_and_we_do_not(
+    stage: Stage, made: Made | None, code: Code, words: str
+) -> None:
+    with pytest.raises(Refused, match=words) as raised:
+        stage.admit(made)
+    assert raised.value.code is code
+
+
+@pytest.mark.parametrize("made", [leaf("web1", CA), leaf("web1", CA, ("client", "server"))])
+def test_good_ones_are_admitted(stage: Stage, made: Made) -> None:
+    assert stage.trust.admit(FakeLink(made)).name == "web1"  # type: ignore[arg-type]
+
+
+def test_a_name_may_be_asked_for(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, name="spiffe://a/pipe")
+    stage.admit(leaf("x", CA, names=[uri("spiffe://a/other"), uri("spiffe://a/pipe")]))
+    with pytest.raises(Refused, match="is for spiffe://a/other, not for spiffe://a/pipe"):
+        stage.admit(leaf("x", CA, names=[uri("spiffe://a/other")]))
+
+
+@pytest.mark.parametrize("where", ["crl.pem", "second.pem"])
+def test_a_revoked_certificate_takes_its_link_and_session_with_it(stage: Stage, where: str) -> None:
+    bad, good = leaf("web1", CA), leaf("web2", CA)
+
+    async def main() -> None:
+        lost, kept = stage.join(bad), stage.join(good)
+        async with stage.running():
+            stage.put_list(bad, name=where)
+            await until(lambda: stage.links.cut_off)
+        ((link, code, detail),) = stage.links.cut_off
+        assert (link, code) == (lost, Code.REVOKED)
+        assert detail.startswith("the certificate of web1, serial ")
+        assert detail.endswith(" is revoked")
+        assert stage.links.forgotten == ["web1"]
+        assert kept is not link
+
+    asyncio.run(main())
+    with pytest.raises(Refused, match=r"of web1, serial .* is revoked") as raised:
+        stage.admit(bad)
+    assert raised.value.code is Code.REVOKED
+    stage.admit(good)
+    stage.admit(leaf("web1", CA))
+
+
+def test_the_session_of_an_absent_peer_goes_too(stage: Stage) -> None:
+    bad = leaf("web1", CA)
+    stage.trust.forget(stage.join(bad))  # type: ignore[arg-type]
+    stage.put_list(bad)
+    stage.trust.reload()
+    assert stage.links.forgotten == ["web1"]
+    assert stage.links.cut_off == []
+
+
+def test_the_same_serial_of_another_authority_is_not_meant(stage: Stage) -> None:
+    other = authority("Other CA")
+    twin = leaf("web1", CA)
+    (stage.folder / "ca.pem").write_bytes(CA.pem + other.pem)
+    stage.put_list(twin, ca=other)
+    stage.trust.reload()
+    stage.admit(twin)
+
+
+def test_a_list_by_nobody_known_is_left_out_and_told(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    stage.put_list(leaf("x", CA), ca=authority("Other CA"))
+    stage.trust.reload()
+    assert "the list of CN=Other CA is left out" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x30\x03\x02\x01\x01", b"-----BEGIN X509 CRL-----\nx\n-----END X509 CRL-----"]
+)
+def test_a_list_that_cannot_be_read_changes_nothing(
+    stage: Stage, caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
+    bad = leaf("web1", CA)
+    stage.put_list(bad)
+    stage.trust.reload()
+
+    async def main() -> None:
+        async with stage.running():
+            stage.files.crl.write_bytes(content)
+            await until(lambda: "the one before still holds" in caplog.text)
+            stage.files.crl.unlink()
+            await until(lambda: "a revocation list is gone" in caplog.text)
+
+    asyncio.run(main())
+    with pytest.raises(Refused):
+        stage.admit(bad)
+    with pytest.raises(ConfigError):
+        stage.files.crl.write_bytes(content)
+        stage.trust.reload()
+
+
+def test_an_expired_certificates_link_is_cut_and_its_session_stays(stage: Stage) -> None:
+    async def main() -> None:
+        short = stage.join(leaf("web1", CA, days=1.5 / DAY_S))
+        stage.join(leaf("web2", CA))
+        async with stage.running():
+            await until(lambda: stage.links.cut_off)
+        ((link, code, detail),) = stage.links.cut_off
+        assert (link, code) == (short, Code.REVOKED)
+        assert detail.startswith("the certificate of web1 has expired at ")
+        assert stage.links.forgotten == []
+
+    asyncio.run(main())
+
+
+def test_links_of_a_ca_that_is_trusted_no_more_come_anew(stage: Stage) -> None:
+    new, middle = authority("New CA"), authority("Middle", CA)
+    old_link, through = stage.join(leaf("web1", CA)), stage.join(leaf("web2", middle))
+    (stage.folder / "ca.pem").write_bytes(CA.pem + new.pem)
+    stage.trust.reload()
+    assert stage.links.cut_off == []
+    new_link = stage.join(leaf("web3", new))
+    (stage.folder / "ca.pem").write_bytes(new.pem)
+    stage.trust.reload()
+    assert {link for link, _, _ in stage.links.cut_off} == {old_link, through}
+    assert new_link not in {link for link, _, _ in stage.links.cut_off}
+    assert stage.links.forgotten == []
+
+
+def test_files_that_cannot_be_used_leave_all_as_it_was(stage: Stage) -> None:
+    context = stage.trust.context
+    (stage.folder / "certificate.pem").write_bytes(b"broken")
+    with pytest.raises(ConfigError):
+        stage.trust.reload()
+    assert stage.trust.context is context
+    stage.admit(leaf("web1", CA))
+
+
+def test_good_files_make_a_new_context(stage: Stage) -> None:
+    context = stage.trust.context
+    stage.trust.reload()
+    assert stage.trust.context is not context
+    assert isinstance(stage.trust.context, ssl.SSLContext)
+
+
+@pytest.mark.parametrize(
+    ("days", "level", "words"),
+    [
+        (300, None, ""),
+        (29.5, logging.WARNING, "expires in 29 days"),
+        (0.5, logging.WARNING, "expires in 0 days"),
+        (-0.5, logging.ERROR, "expired at"),
+    ],
+)
+def test_the_end_of_ones_own_certificate_is_told_in_time(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, days: float, level: int | None, words: str
+) -> None:
+    stage = Stage(tmp_path, own=leaf("localhost", CA, ("server",), days=days))
+
+    async def main() -> None:
+        async with stage.running():
+            await asyncio.sleep(0)
+
+    asyncio.run(main())
+    told = [record for record in caplog.records if "this host's certificate" in record.getMessage()]
+    assert [record.levelno for record in told] == ([level] if level else [])
+    assert all(words in record.getMessage() for record in told)
+
+
+def test_a_list_out_of_date_still_holds_and_is_told(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    bad = leaf("web1", CA)
+    stage.put_list(bad, days=-1)
+    stage.trust.reload()
+
+    async def main() -> None:
+        async with stage.running():
+            await until(lambda: "is out of date" in caplog.text)
+
+    asyncio.run(main())
+    with pytest.raises(Refused):
+        stage.admit(bad)
+    stage.admit(leaf("web2", CA))
