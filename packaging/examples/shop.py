@@ -1,4 +1,4 @@
-"""An event handler: class `shop.Shop` in /etc/restpipe/ROLE.toml, with the folder of this file as its path."""
+"""An event handler: name it `shop.Shop` in /etc/restpipe/ROLE.toml, with this folder as its path."""
 
 from restpipe import EventHandler
 

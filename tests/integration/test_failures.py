@@ -86,8 +86,8 @@ def test_a_worker_that_dies_has_its_idempotent_events_sent_again(own: Pair) -> N
             assert (response.status_code, response.json()["delivered"]) == (502, "unknown")
             assert response.json()["type"] == "urn:restpipe:problem:outcome-unknown"
             assert client.get("/client/client-1/pid").status_code == 200
-            alive = [part for part, process in own.client.processes.items() if process.alive]
-            assert len(alive) == 4
+            processes = own.client.processes.values()
+            wait_for(lambda: sum(process.alive for process in processes) == 4, "one worker has ended")
             assert client.get("/client/client-1/exit", headers={"Prefer": "wait=2"}).status_code == 502
 
 

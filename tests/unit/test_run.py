@@ -320,7 +320,7 @@ def foreground(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """`restpipe run client`, up, with children that hold its stderr open."""
     (tmp_path / "f").touch()
     text = PARENT.format(stay=STAY, folder=str(tmp_path / "sockets"), file=str(tmp_path / "f"))
-    with subprocess.Popen([sys.executable, "-c", text], stderr=subprocess.PIPE, text=True) as process:  # noqa: S603
+    with subprocess.Popen([sys.executable, "-c", text], stderr=subprocess.PIPE, text=True) as process:
         try:
             yield process
         finally:

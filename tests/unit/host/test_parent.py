@@ -24,7 +24,7 @@ signal.pause()
 
 def test_the_child_ends_when_the_parent_is_killed() -> None:
     command = [sys.executable, "-c", PARENT]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as parent:  # noqa: S603
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as parent:
         assert parent.stdout
         try:
             assert parent.stdout.readline() == b"ready\n"
@@ -36,5 +36,5 @@ def test_the_child_ends_when_the_parent_is_killed() -> None:
 
 def test_a_parent_that_is_gone_already_ends_it_at_once() -> None:
     command = [sys.executable, "-c", CHILD, str(os.getppid())]  # not the parent that it will have
-    done = subprocess.run(command, stdout=subprocess.PIPE, timeout=60, check=False)  # noqa: S603
+    done = subprocess.run(command, stdout=subprocess.PIPE, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (0, b"")

@@ -22,6 +22,7 @@ def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.
         listener.settimeout(10)
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         yield listener
+    (tmp_path / "notify").unlink()
 
 
 def handed_over(monkeypatch: pytest.MonkeyPatch, **sockets: socket.socket) -> dict[str, str]:
