@@ -12,10 +12,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.support.processes import command_line, descendants
 
 _PR_SET_CHILD_SUBREAPER = 36
+
+# How long one example takes says nothing on a busy machine.
+settings.register_profile("restpipe", deadline=None)
+settings.load_profile("restpipe")
 
 
 @pytest.fixture(scope="session", autouse=True)

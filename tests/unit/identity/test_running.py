@@ -15,8 +15,9 @@ from tests.support.conditions import TIMEOUT_S
 
 DAEMON = textwrap.dedent(
     """
-    import signal, socket, sys
-    signal.signal(signal.SIGHUP, lambda *_: print("reloaded", flush=True))
+    import os, signal, socket, sys
+    # Not print: the signal may come while "up" is being printed.
+    signal.signal(signal.SIGHUP, lambda *_: os.write(1, b"reloaded\\n"))
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(sys.argv[1])
         listener.listen()
