@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -114,3 +115,32 @@ def test_the_protocol_does_no_io_and_reads_no_clock() -> None:
         if module.startswith("restpipe.protocol.") and name.partition(".")[0] in PURE
     ]
     assert not wrong
+
+
+def test_no_modules_need_each_other() -> None:
+    """Whatever is imported first, what it needs is complete. Imports for the type checker do not count."""
+    paths = dict(sources(CHECKOUT / "restpipe")) | dict(sources(CHECKOUT / "ca" / "restpipe_ca"))
+    modules = {name.removesuffix(".__init__"): path for name, path in paths.items()}
+    TopologicalSorter(
+        {name: set(needed(path.read_text(encoding="utf-8"), set(modules))) for name, path in modules.items()}
+    ).prepare()  # raises CycleError, which names them
+
+
+def needed(source: str, modules: set[str]) -> Iterator[str]:
+    """Those of `modules` that `source` imports when it runs."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body.clear()
+    for name in imported(tree):
+        # `from package import module` needs the module; `from module import name` the module too.
+        found = name if name in modules else name.rpartition(".")[0]
+        if found in modules:
+            yield found
+
+
+def test_a_cycle_would_be_found() -> None:
+    source = "if TYPE_CHECKING:\n    import a.x\nfrom a import y\nfrom a.z import f\n"
+    assert list(needed(source, {"a", "a.x", "a.y", "a.z"})) == ["a.y", "a.z"]
+    with pytest.raises(CycleError, match="in a cycle"):
+        TopologicalSorter({"a.x": {"a.y"}, "a.y": {"a.x"}}).prepare()
