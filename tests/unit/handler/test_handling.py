@@ -24,6 +24,7 @@ from restpipe.host.options import Statsd
 from restpipe.host.stats import Stats
 from restpipe.protocol.schema_pb2 import Event, Origin
 from restpipe.testing import MemoryExchange, PipeTester
+from tests.support.conditions import wait_for
 
 Run = Callable[[Awaitable[object]], object]
 Eventually = Callable[[Callable[[], object]], Awaitable[None]]
@@ -304,7 +305,8 @@ def test_streams(pipe: PipeTester, tmp_path: Path) -> None:
         result = pipe.get(f"/file//{str(path).replace('/', '%2F')}")
         assert result.data == content
         assert result.headers["content-length"] == str(len(content))
-        assert seen(pipe)["file"].closed
+        # By its thread, when the last byte has already gone out.
+        wait_for(lambda: seen(pipe)["file"].closed, "the file is closed")
     assert pipe.get("/unpacked").data == b"0" * LARGE
 
 
