@@ -234,7 +234,7 @@ class Trust:
         return Revocations(self._all_lists((*trusted.authorities, *trusted.intermediates)))
 
     def _all_lists(self, known: Sequence[x509.Certificate]) -> Iterator[RevocationList]:
-        for path in filter(Path.exists, self._lists):
+        for path in filter(_is_there, self._lists):
             found, unknown = read_lists(path, known)
             for issuer in unknown:
                 _log.warning("%s: the list of %s is left out: that authority is not in tls.ca", path, issuer)
@@ -266,6 +266,14 @@ class Trust:
 
 def _revoked(certificate: Certificate) -> str:
     return f"the certificate of {certificate.name}, serial {certificate.serial_text}, is revoked"
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except PermissionError:
+        _log.error("%s: may not be read: what is revoked there has no effect here", path)
+        return False
 
 
 def _look_at(paths: Sequence[Path]) -> Seen:

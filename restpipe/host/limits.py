@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import resource
 
@@ -14,7 +15,9 @@ def allow_open_files(needed: int) -> None:
     if hard == resource.RLIM_INFINITY or soft < hard:
         wanted = needed if hard == resource.RLIM_INFINITY else hard
         soft = max(soft, wanted) if soft != resource.RLIM_INFINITY else soft
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        # The system has a limit of its own beyond which nobody's can be raised.
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     if soft != resource.RLIM_INFINITY and soft < needed:
         _log.warning(
             "%d files may be open at once here, %d would be needed to serve pipe.max_clients: "

@@ -34,7 +34,7 @@ def ensure(config: Config) -> bool:
     """Returns when there is an identity; True when it was made just now. `ConfigError` when there is none."""
     tls = config.tls
     files = (tls.key, tls.certificate, tls.ca)
-    missing = [path for path in files if not path.exists()]
+    missing = [path for path in files if not _stands(path, follow=True)]
     if not missing:
         return False
     if len(missing) < len(files) or _stands(tls.crl):
@@ -51,8 +51,14 @@ def ensure(config: Config) -> bool:
     return True
 
 
-def _stands(path: Path) -> bool:
-    return path.is_symlink() or path.exists()
+def _stands(path: Path, *, follow: bool = False) -> bool:
+    try:
+        path.stat(follow_symlinks=follow)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    return True
 
 
 def _advice(config: Config) -> str:

@@ -17,7 +17,14 @@ from restpipe.transport.tls import TlsFiles
 
 
 def facts_of(config: Config, now: float) -> dict[str, Any]:
-    """For JSON and for people. What could not be read is a fault in it."""
+    """For JSON and for people. `RestPipeError` when this process may not look at it."""
+    try:
+        return _facts_of(config, now)
+    except PermissionError as error:
+        raise RestPipeError(f"{error.filename}: {error.strerror}") from error
+
+
+def _facts_of(config: Config, now: float) -> dict[str, Any]:
     tls = config.tls
     facts: dict[str, Any] = {"role": config.role.value, "directory": str(tls.directory)}
     files = {"key": tls.key, "certificate": tls.certificate, "ca": tls.ca}

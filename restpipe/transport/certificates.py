@@ -49,7 +49,11 @@ class Certificate(NamedTuple):
 
 def read_certificate(der: bytes) -> Certificate:
     """ValueError when it is none, or not one that could be understood."""
-    return describe(x509.load_der_x509_certificate(der))
+    try:
+        return describe(x509.load_der_x509_certificate(der))
+    except Exception as error:
+        # Strangers send these, and what a broken one raises differs between versions of the library.
+        raise ValueError(str(error)) from error
 
 
 def describe(certificate: x509.Certificate) -> Certificate:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from restpipe.errors import ConfigError
 from restpipe.transport.certificates import Certificate, issuer_name, moment
@@ -68,7 +69,7 @@ def read_lists(path: Path, authorities: Sequence[x509.Certificate]) -> tuple[lis
                 found.append(_taken_apart(loaded))
             else:
                 unknown.append(issuer_name(loaded.issuer))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise ConfigError(f"tls.crl {path}: {error}; it must hold revocation lists, PEM or DER") from error
     return found, unknown
 
