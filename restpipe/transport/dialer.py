@@ -13,6 +13,8 @@ from restpipe.transport.tls import LastWords
 
 ATTEMPT_DELAY_S = 0.25
 """Head start of an address over the next (RFC 8305, section 5)."""
+CONNECT_S = 5.0
+"""For all addresses together. TCP itself asks ever more rarely: a new attempt finds a healed network sooner."""
 
 AddressInfo = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]
 
@@ -48,7 +50,8 @@ async def _dial(
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(timeout_s):
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        sock = await _connect_any(_interleaved(found))
+        async with asyncio.timeout(CONNECT_S):
+            sock = await _connect_any(_interleaved(found))
         with LastWords(sock) as last_words:
             try:
                 _, link = await loop.create_connection(

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tests.faults.ledger import Account, Verdict, compare
+from tests.faults.network import SERVER_ADDRESS, Network
 from tests.faults.proxy import Proxy
 from tests.faults.workload import MIXED, Kind, Way, Workload
 from tests.support.identities import Authority
@@ -29,8 +30,15 @@ class Scene:
     """A server and a client under load, and what is done to them."""
 
     def __init__(
-        self, folder: Path, authority: Authority, options: Options | None = None, *, proxied: bool = True
+        self,
+        folder: Path,
+        authority: Authority,
+        options: Options | None = None,
+        *,
+        proxied: bool = True,
+        network: Network | None = None,
     ) -> None:
+        """With `network` the two live on hosts of their own, and there is no proxy."""
         self.deaths: list[float] = []
         """When a daemon or handler worker was killed or restarted."""
         handlers: Options = {
@@ -42,7 +50,12 @@ class Scene:
         self._records = [folder / f"{role}.ledger" for role in ("server", "client")]
         for node, record in zip(self.nodes, self._records, strict=True):
             node.environ["LEDGER_FILE"] = str(record)
-        self.proxy = Proxy(("127.0.0.1", self.pair.port)) if proxied else None
+        self.proxy = Proxy(("127.0.0.1", self.pair.port)) if proxied and not network else None
+        if network is not None:
+            for node in self.nodes:
+                node.prefix = network.prefix(node.role)
+            self.server.configure({"pipe": {"bind": SERVER_ADDRESS}})
+            self.client.configure({"pipe": {"servers": [f"{SERVER_ADDRESS}:{self.pair.port}"]}})
 
     @property
     def server(self) -> Node:
@@ -96,8 +109,9 @@ class Scene:
             self.client.configure({"pipe": {"servers": [f"127.0.0.1:{self.proxy.port}"]}})
         self.server.start(ready=False)
         self.client.start(ready=False)
-        for process in (*self.server.processes.values(), *self.client.processes.values()):
-            process.wait_ready()
+        for node in self.nodes if self.proxy is not None else ():
+            for process in node.processes.values():
+                process.wait_ready()
         for way in self.ways:
             way.node.wait_answer(f"{way.prefix}/pid")
         return self

@@ -42,6 +42,8 @@ class Node:
         self.role = role
         self.folder = folder
         self.environ = dict(environ or {})
+        self.prefix: list[str] = []
+        """What its processes are started by. READY cannot be told from another network namespace."""
         self.config = folder / "restpipe.toml"
         self.sockets = folder / "run"
         self.http = Http(self.sockets / "web.sock")
@@ -81,7 +83,7 @@ class Node:
         """
         for part in parts or PARTS:
             self._begin(part, part.partition(".")[0])
-        if ready:
+        if ready and not self.prefix:
             for part in parts or PARTS:
                 self.processes[part].wait_ready()
         return self
@@ -145,7 +147,9 @@ class Node:
     def _begin(self, part: str, command: str) -> Process:
         if (old := self.processes.pop(part, None)) is not None:
             old.kill()
-        self.processes[part] = Process(part, self.command(command), self.folder, self.environ)
+        self.processes[part] = Process(
+            part, [*self.prefix, *self.command(command)], self.folder, self.environ
+        )
         return self.processes[part]
 
 
