@@ -133,7 +133,7 @@ class Router:
 
     def _may_open(self, channel: Channel, frame: Frame) -> bool:
         if not channel.may_open(frame.stream):
-            _log.warning("an event on a stream that is taken, or not its opener's to take, was dropped")
+            _log.debug("an event on a stream that is taken, or not its opener's to take, was dropped")
             return False
         if self._draining:
             _tell(channel, frame.stream, StreamReset(Code.DRAINING, STOPS, Delivered.NO))

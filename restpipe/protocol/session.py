@@ -87,9 +87,9 @@ class Session:
         return taken + fresh if taken else fresh
 
     @property
-    def idle(self) -> bool:
-        """Nothing can be taken at this moment."""
-        return not self._replay and (self.full or not self.queue)
+    def pending(self) -> bool:
+        """Something was not written yet, or is kept because the other side has not acknowledged it."""
+        return bool(self.queue or self._unacknowledged)
 
     def acknowledge(self, count: int) -> None:
         """The other side has taken over the first `count` numbered frames.

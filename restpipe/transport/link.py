@@ -110,10 +110,16 @@ class Link(asyncio.Protocol):
             self._loop.call_soon(self._flush)
 
     async def wait_written(self) -> None:
-        """Returns once all that was queued has been handed to the transport, or the link is gone."""
+        """Returns once all that was queued is written, and taken over where the session is durable.
+
+        Or once the link is gone.
+        """
         session = self.connection.session
+        # A PONG says what was taken over; without asking, the last frames are acknowledged late.
+        self.connection.ping(self._loop.time())
+        self.wake()
         # Polled: it is asked once in the life of a link, and the way of a frame stays as short as it is.
-        while session is not None and session.queue and self.transport is not None:  # noqa: ASYNC110
+        while session is not None and session.pending and self.transport is not None:  # noqa: ASYNC110
             await asyncio.sleep(POLL_S)
 
     async def wait_answered(self) -> None:
