@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
+import os
 import socket
 import ssl
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +16,7 @@ from restpipe.transport.tls import LastWords
 ATTEMPT_DELAY_S = 0.25
 """Head start of an address over the next (RFC 8305, section 5)."""
 CONNECT_S = 5.0
-"""For all addresses together. TCP itself asks ever more rarely: a new attempt finds a healed network sooner."""
+"""For all addresses together. TCP itself asks ever more rarely: a new attempt finds a healed network first."""
 
 AddressInfo = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]
 
@@ -50,8 +52,7 @@ async def _dial(
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(timeout_s):
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        async with asyncio.timeout(CONNECT_S):
-            sock = await _connect_any(_interleaved(found))
+        sock = await _connect_in_time(_interleaved(found))
         with LastWords(sock) as last_words:
             try:
                 _, link = await loop.create_connection(
@@ -76,6 +77,16 @@ def _interleaved(found: Iterable[AddressInfo]) -> list[AddressInfo]:
         families.setdefault(info[0], []).append(info)
     rows: Iterator[tuple[AddressInfo | None, ...]] = itertools.zip_longest(*families.values())
     return [info for row in rows for info in row if info is not None]
+
+
+async def _connect_in_time(addresses: list[AddressInfo]) -> socket.socket:
+    try:
+        async with asyncio.timeout(CONNECT_S) as limit:
+            return await _connect_any(addresses)
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from None
 
 
 async def _connect_any(addresses: list[AddressInfo]) -> socket.socket:

@@ -159,7 +159,7 @@ def handshake_failure(error: Exception) -> str:
         return f"its certificate is refused: {error.verify_message.rstrip('.')}"
     if isinstance(error, ssl.SSLError):
         return _reason(error)
-    if isinstance(error, TimeoutError):
+    if isinstance(error, TimeoutError) and not error.errno:
         return "no TLS handshake in time"
     if isinstance(error, ConnectionAbortedError) and "handshake" in str(error):
         return "no TLS handshake in time"

@@ -264,3 +264,26 @@ def test_a_server_that_never_shakes_hands_is_given_up(ids: Identities) -> None:
             assert handshake_failure(caught.value) == "no TLS handshake in time"
 
     run(main())
+
+
+def test_a_connection_that_hangs_is_given_up_and_told_in_words(
+    ids: Identities, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TCP would try again ever more rarely, and be asleep when the network is back."""
+
+    async def main() -> None:
+        monkeypatch.setattr(dialer, "CONNECT_S", 0.05)
+        with contextlib.ExitStack() as open_until_then:
+            deaf = open_until_then.enter_context(socket.socket())
+            deaf.bind(("127.0.0.1", 0))
+            deaf.listen(0)
+            for _ in range(2):
+                # Nobody accepts: the queue is full, and the next SYN is dropped.
+                filler = open_until_then.enter_context(socket.socket())
+                filler.setblocking(False)
+                filler.connect_ex(deaf.getsockname())
+            with pytest.raises(OSError) as told:
+                await Dialer(ids.client("alpha")).dial("127.0.0.1", deaf.getsockname()[1])
+        assert handshake_failure(told.value) == "Connection timed out"
+
+    run(main())
