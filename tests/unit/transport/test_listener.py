@@ -19,7 +19,7 @@ from restpipe.protocol.session import Session
 from restpipe.transport import listener as listener_module
 from restpipe.transport.dialer import dial
 from restpipe.transport.link import Link
-from restpipe.transport.listener import Listener, listening_socket, network_of
+from restpipe.transport.listener import Handshakes, Listener, listening_socket, network_of
 from restpipe.transport.tls import client_context
 from tests.unit.transport.kit import Identities, Lines, Recorder, connection, logged, run, until
 
@@ -275,3 +275,23 @@ def test_a_port_that_is_taken_is_an_error() -> None:
         listening_socket("127.0.0.1", sock.getsockname()[1])
     with listening_socket("::1", 0) as sock:
         assert sock.family == socket.AF_INET6
+
+
+def test_a_flood_makes_room_at_its_own_expense() -> None:
+    async def main() -> None:
+        handshakes = Handshakes(5)
+        tasks: dict[str, asyncio.Task[None]] = {}
+        for address in ("192.0.2.1", "2001:db8::1", "2001:db8::2", "192.0.2.2", "2001:db8::3"):
+            tasks[address] = asyncio.ensure_future(asyncio.Event().wait())  # type: ignore[assignment]
+            assert handshakes.make_room() is None
+            handshakes.add(tasks[address], address)
+        assert handshakes.make_room() == "2001:db8::/64"
+        await asyncio.wait([tasks["2001:db8::1"]])
+        assert [address for address, task in tasks.items() if task.done()] == ["2001:db8::1"]
+        assert len(handshakes) == 4
+        assert handshakes.make_room() is None
+        handshakes.cancel()
+        await asyncio.wait(tasks.values())
+        assert len(handshakes) == 0
+
+    asyncio.run(main())
