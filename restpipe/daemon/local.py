@@ -132,6 +132,9 @@ class HandlersDoor(LocalDoor[Worker]):
 
     def _leave(self, link: Link, channel: Worker, reason: str) -> None:
         self._pool.workers.discard(channel)
+        if not self._pool.workers:
+            # Whatever happens until one is back says nothing of how fast events are handled.
+            self._pool.line.stall()
         self._notices.unsubscribe(link)
         _log.info("a handler worker has left: %s", reason)
         super()._leave(link, channel, f"the handler worker is gone: {reason}")

@@ -212,8 +212,12 @@ class Router:
         except ProtocolError as fault:
             self._refuse(route, fault.code, fault.detail)
             return
+        line = self._pool.line
+        if line.is_too_long(event.timeout_ms / 1000):
+            self._refuse(route, Code.OVERLOADED, f"{len(line)} events wait for a handler worker already")
+            return
         waiting = self._start_waiting(route, Waiting(event, frame, peer.origin, now), now)
-        self._stand_in_line(route, waiting, self._pool.line)
+        self._stand_in_line(route, waiting, line)
 
     def _send_to_peer(self, route: Route, channel: Channel, frame: Frame) -> None:
         if len(channel.routes) >= self._limits.max_streams:
@@ -300,6 +304,7 @@ class Router:
         line = self._pool.line
         while line and (worker := self._pool.pick(now)) is not None:
             route = line.pop()
+            line.moved(now)
             waiting = route.waiting
             if waiting is not None:
                 self._stop_waiting(route, waiting)

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 
 MIN_COMPACTED = 64
 """Deadlines that are kept, whether or not anybody still waits for them."""
+PATIENCE = 0.25
+"""Part of its time that an event may spend in a line: who would wait longer is refused at once."""
+WARM_UP = 5
+"""Departures before a line's pace is known."""
+SMOOTHING = 0.1
+
 MARGIN = 0.1
 MAX_MARGIN_S = 0.25
 
@@ -33,6 +39,9 @@ class WaitingLine:
         """What an event is told that waited in vain."""
         self.detail = detail
         self._routes: OrderedDict[Route, None] = OrderedDict()
+        self._departed_at: float | None = None
+        self._departures = 0
+        self._interval_s = 0.0
 
     def __len__(self) -> int:
         return len(self._routes)
@@ -41,8 +50,26 @@ class WaitingLine:
     def full(self) -> bool:
         return len(self._routes) >= self.limit
 
+    def is_too_long(self, patience_s: float) -> bool:
+        """Whether a newcomer with so much time would spend too much of it here, as fast as this line moves."""
+        return len(self) * self._interval_s > patience_s * PATIENCE and self._departures > WARM_UP
+
     def add(self, route: Route) -> None:
+        if not self._routes:
+            self.stall()
         self._routes[route] = None
+
+    def moved(self, now: float) -> None:
+        """Somebody's turn has come, and so has a step of the line's pace."""
+        if self._departed_at is not None:
+            self._departures += 1
+            smoothing = max(SMOOTHING, 1 / self._departures)
+            self._interval_s += smoothing * (now - self._departed_at - self._interval_s)
+        self._departed_at = now
+
+    def stall(self) -> None:
+        """The time until the next departure says nothing of the line's pace."""
+        self._departed_at = None
 
     def remove(self, route: Route) -> None:
         """Without effect when it does not stand here."""

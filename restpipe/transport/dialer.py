@@ -16,7 +16,7 @@ from restpipe.transport.tls import LastWords
 ATTEMPT_DELAY_S = 0.25
 """Head start of an address over the next (RFC 8305, section 5)."""
 CONNECT_S = 5.0
-"""For all addresses together. TCP itself asks ever more rarely: a new attempt finds a healed network first."""
+"""For all addresses together. TCP asks ever more rarely: a new attempt finds a healed network sooner."""
 
 AddressInfo = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]
 

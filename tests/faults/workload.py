@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import random
 import threading
 import time
@@ -91,6 +92,8 @@ class Workload:
         self._pause_s = pause_s
         self._wait_s = wait_s
         self._random = random.Random(seed)
+        # Several loads of one scene share its ledger.
+        self._mark = os.urandom(3).hex()
         self._numbers = itertools.count(1)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -142,7 +145,7 @@ class Workload:
                 await asyncio.sleep(self._pause_s * self._random.uniform(0.5, 1.5))
 
     async def one(self, http: httpx.AsyncClient, way: Way, kind: Kind) -> None:
-        number = f"{way.node.role}-{next(self._numbers)}"
+        number = f"{way.node.role}-{self._mark}-{next(self._numbers)}"
         body = content(f"request {number}", kind.request_size)
         outcome = Outcome(number, kind.verb, kind.has_key, digest(body), time.monotonic())
         self.outcomes.append(outcome)

@@ -955,6 +955,20 @@ RouterMachine.TestCase.settings = settings(max_examples=120, stateful_step_count
 TestRouterMachine = RouterMachine.TestCase
 
 
+def test_a_line_that_moves_too_slowly_refuses_at_once() -> None:
+    bench = Bench(max_waiting=1000)
+    worker = bench.worker(1)
+    peer, channel = bench.join("alpha")
+    bench.arrive(peer, *(event(number, timeout_s=30) for number in range(1, 101, 2)))
+    for _ in range(20):
+        bench.now += 1.0
+        bench.answer(worker, reply(taken(worker)[-1].stream))
+    taken(channel)
+    bench.arrive(peer, event(201, timeout_s=30), event(203, timeout_s=300))
+    why = the_reset(channel)
+    assert (why.code, why.delivered) == (Code.OVERLOADED, Delivered.NO)
+
+
 # Stopping.
 
 

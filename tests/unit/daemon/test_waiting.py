@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from restpipe.daemon.router import Route, Waiting
-from restpipe.daemon.waiting import MIN_COMPACTED, Deadlines, WaitingLine, give_up_at
+from restpipe.daemon.waiting import MIN_COMPACTED, WARM_UP, Deadlines, WaitingLine, give_up_at
 from restpipe.errors import Code
 from tests.unit.daemon.kit import event, event_of, waiting_route
 
@@ -80,3 +80,53 @@ def test_long_deadlines_of_short_waits_do_not_pile_up() -> None:
         route.waiting = None
     assert len(deadlines._heap) <= 2 * MIN_COMPACTED
     assert deadlines.pop_due(2.0) == [kept]
+
+
+def saturated(departures: int, interval_s: float) -> WaitingLine:
+    """A line of 100 that moved on so often."""
+    line = WaitingLine(1000, Code.NO_HANDLER, "none was free")
+    for number in range(100 + departures):
+        line.add(waiting_route(number))
+    for number in range(departures):
+        line.pop()
+        line.moved(50.0 + number * interval_s)
+    return line
+
+
+def test_nobody_is_refused_before_the_pace_is_known() -> None:
+    assert not saturated(WARM_UP, 10.0).is_too_long(1.0)
+
+
+def test_who_would_spend_too_much_of_his_time_in_line_is_refused() -> None:
+    line = saturated(50, 0.1)
+    assert line.is_too_long(39.0)
+    assert not line.is_too_long(41.0)
+
+
+def test_the_pace_follows_what_happens() -> None:
+    line = saturated(50, 0.1)
+    for number in range(90):
+        line.pop()
+        line.moved(60.0 + number)
+    assert line.is_too_long(39.0)
+    assert not line.is_too_long(50.0)
+
+
+def test_an_empty_line_takes_anybody() -> None:
+    line = saturated(50, 1000.0)
+    while line:
+        line.pop()
+    assert not line.is_too_long(0.001)
+
+
+def test_the_time_in_which_nobody_could_be_served_is_not_counted() -> None:
+    line = saturated(50, 0.1)
+    line.stall()
+    line.pop()
+    line.moved(5000.0)
+    assert not line.is_too_long(41.0)
+    for _ in range(len(line)):
+        line.pop()
+    line.add(waiting_route(1))
+    line.moved(9000.0)
+    assert not line.is_too_long(0.41)
