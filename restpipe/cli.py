@@ -19,7 +19,6 @@ from restpipe import __version__
 from restpipe.errors import ConfigError, RestPipeError
 from restpipe.host import config_text, logs
 from restpipe.host.config import Config, Role, load
-from restpipe.host.notify import Notifier
 from restpipe.host.parent import die_with
 
 
@@ -31,6 +30,8 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except RestPipeError as exc:
             click.echo(f"{logs.priority(logging.ERROR)}restpipe: {exc}", err=True)
+            from restpipe.host.notify import Notifier
+
             # What the service manager shows until the next start.
             Notifier().status(str(exc))
             ctx.exit(os.EX_CONFIG if isinstance(exc, ConfigError) else 1)

@@ -1,0 +1,51 @@
+"""Images for the session, a pair of machines for a module."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.system.machines import SUITES, Image, Machine, booted, missing
+from tests.system.walkthrough import join
+
+CACHE = "RESTPIPE_SYSTEM_CACHE"
+"""Names a folder whose images outlive the run, for whoever works on these tests."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    reason = missing()
+    if reason:
+        for item in items:
+            if Path(__file__).parent in item.path.parents:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def work() -> Iterator[Path]:
+    # On a disk, and where no mount option is in the way of set-user-id programs and sockets.
+    with tempfile.TemporaryDirectory(prefix="restpipe-system-", dir="/var/tmp") as name:
+        yield Path(name)
+
+
+@pytest.fixture(scope="session", params=os.environ.get("RESTPIPE_SYSTEM_SUITES", " ".join(SUITES)).split())
+def image(request: pytest.FixtureRequest, work: Path) -> Image:
+    return Image(request.param, Path(os.environ.get(CACHE) or work / "images"))
+
+
+@pytest.fixture(scope="module")
+def machines(image: Image, work: Path) -> Iterator[list[Machine]]:
+    """`pipe`, a server, and `web1`, a client: two machines with nothing on them yet."""
+    with tempfile.TemporaryDirectory(dir=work) as folder, booted(image, Path(folder), "pipe", "web1") as both:
+        yield both
+
+
+@pytest.fixture(scope="module")
+def joined(machines: list[Machine]) -> tuple[Machine, Machine]:
+    """The same after the walkthrough."""
+    server, client = machines
+    join(server, client)
+    return server, client

@@ -1,0 +1,299 @@
+"""Debian machines: root file systems built once a run, containers booted from them, cables between them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.support.conditions import wait_for
+from tests.support.http import Answer, Http
+from tests.support.processes import CHECKOUT
+
+SUITES = {"bookworm": 12, "trixie": 13}
+TOOLS = ("mmdebstrap", "systemd-nspawn", "nsenter", "unshare", "ip", "mount", "git")
+INCLUDED = "systemd,systemd-sysv,dbus,sudo,curl,iproute2,procps,bash-completion,man-db,python3,init-system-helpers"
+ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/root", "TERM": "dumb"}
+BOOT_S = 180.0
+COMMAND_S = 120.0
+
+
+def missing() -> str:
+    """What keeps these tests from running here, in one line; empty when nothing does."""
+    if os.geteuid() != 0:
+        return "system tests need root"
+    absent = [tool for tool in TOOLS if shutil.which(tool) is None]
+    return f"system tests need {', '.join(absent)} (apt-get install mmdebstrap systemd-container)" if absent else ""
+
+
+def mirror() -> str:
+    """The one that this machine's own apt uses."""
+    script = (
+        ". /etc/os-release; apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' "
+        "'Created-By: Packages' | awk -v suite=\"$VERSION_CODENAME\" '$2 == suite && $3 == \"main\" {print $1; exit}'"
+    )
+    return subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def call(*command: str | Path, timeout_s: float = 1200.0, **environ: str) -> str:
+    """Runs a command of this machine; what it wrote. AssertionError with all of it if it fails."""
+    done = subprocess.run(
+        [str(word) for word in command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        timeout=timeout_s,
+        env=os.environ | environ,
+    )
+    assert done.returncode == 0, f"{shlex.join(map(str, command))}: status {done.returncode}\n{done.stdout}"
+    return done.stdout
+
+
+class Image:
+    """A release of Debian with the package beside it, and all that the package needs in apt's cache."""
+
+    def __init__(self, suite: str, folder: Path) -> None:
+        """Builds what is not in `folder` yet."""
+        self.suite = suite
+        self.version = f"{_upstream()}~deb{SUITES[suite]}"
+        self.folder = folder / suite
+        self.root = self.folder / "root"
+        self.packages = self.folder / "packages"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._build_root = self.folder / "build"
+        self.package = self.build(self.version, lintian=True)
+        if not (self.root / "etc").exists():
+            self._make_root()
+
+    def build(self, version: str, *, lintian: bool = False) -> Path:
+        """The package in this version."""
+        environ = {"RESTPIPE_BUILD_ROOT": str(self._build_root), "LINTIAN": "1" if lintian else ""}
+        call(CHECKOUT / "packaging/build-deb", self.suite, self.packages, version, **environ)
+        return self.packages / f"restpipe_{version}_all.deb"
+
+    def _make_root(self) -> None:
+        draft = self.folder / "draft"
+        call(
+            "mmdebstrap", "--quiet", "--variant=apt", "--format=directory", "--skip=cleanup/apt",
+            f"--include={INCLUDED}",
+            f"--customize-hook=copy-in {self.package} /var/cache",
+            f'--customize-hook=chroot "$1" apt-get install --quiet --yes --no-install-recommends '
+            f"--download-only /var/cache/{self.package.name}",
+            f'--customize-hook=rm "$1/var/cache/{self.package.name}"',
+            self.suite, draft, f"deb {mirror()} {self.suite} main",
+        )  # fmt: skip
+        draft.rename(self.root)
+
+
+def _upstream() -> str:
+    first = (CHECKOUT / "packaging/debian/changelog").read_text().splitlines()[0]
+    return first.partition("(")[2].partition(")")[0]
+
+
+class Machine:
+    """A container with its own systemd, booted from an image. Leaving the `with` block removes all of it."""
+
+    def __init__(self, name: str, image: Image, folder: Path, hosts: str = "") -> None:
+        self.name = name
+        self.image = image
+        self.folder = folder / name
+        self.root = self.folder / "root"
+        self.pid = 0
+        self._hosts = hosts
+        self._nspawn: subprocess.Popen[bytes] | None = None
+        self._cables: list[Cable] = []
+
+    def __enter__(self) -> Self:
+        for part in ("upper", "work", "root"):
+            (self.folder / part).mkdir(parents=True)
+        layers = f"lowerdir={self.image.root},upperdir={self.folder}/upper,workdir={self.folder}/work"
+        call("mount", "-t", "overlay", "-o", layers, "overlay", self.root)
+        try:
+            (self.root / "etc/hostname").write_text(f"{self.name}\n")
+            (self.root / "etc/hosts").write_text(f"127.0.0.1 localhost\n::1 localhost\n{self._hosts}")
+            (self.root / "etc/machine-id").write_text("")
+            self.boot()
+        except BaseException:
+            self._clear()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._clear()
+
+    def boot(self) -> None:
+        """Returns when it has booted."""
+        with (self.folder / "console").open("ab") as console:
+            self._nspawn = subprocess.Popen(
+                [
+                    "systemd-nspawn", "--quiet", f"--directory={self.root}", f"--machine={self.name}", "--boot",
+                    "--register=no", "--keep-unit", "--private-network", "--link-journal=no",
+                    "--resolv-conf=off", "--timezone=off", "--console=pipe",
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=console,
+                start_new_session=True,
+                env={**os.environ, "SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE": "1"},
+            )  # fmt: skip
+        self._booted(0)
+
+    def reboot(self) -> None:
+        """As a user does; returns when it has booted again."""
+        before = self.pid
+        self.run("systemctl --no-block reboot")
+        wait_for(lambda: not Path(f"/proc/{before}").exists(), f"{self.name} to go down", BOOT_S)
+        if self._nspawn is not None and self._nspawn.poll() is not None:
+            self.boot()
+        else:
+            self._booted(before)
+        for cable in self._cables:
+            cable.plug()
+
+    def _booted(self, before: int) -> None:
+        self.pid = wait_for(lambda: self._find_init(before), f"{self.name} to begin to boot", BOOT_S)
+        wait_for(self._is_up, f"{self.name} to boot\n{self.folder}/console", BOOT_S)
+
+    def _find_init(self, before: int) -> int | None:
+        assert self._nspawn is not None
+        assert self._nspawn.poll() is None, (self.folder / "console").read_text(errors="replace")
+        waiting = [self._nspawn.pid]
+        while waiting:
+            pid = waiting.pop()
+            with contextlib.suppress(OSError):
+                status = Path(f"/proc/{pid}/status").read_text()
+                ids = next(line for line in status.splitlines() if line.startswith("NSpid:")).split()[1:]
+                if len(ids) > 1 and ids[-1] == "1" and pid != before:
+                    return pid
+                waiting += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+        return None
+
+    def _is_up(self) -> bool:
+        done = self.try_run("systemctl is-system-running")
+        return done.stdout.strip() in ("running", "degraded")
+
+    def _clear(self) -> None:
+        if self._nspawn is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL) if self.pid else None
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._nspawn.wait(30)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._nspawn.pid, signal.SIGKILL)
+            self._nspawn.wait()
+        wait_for(lambda: _unmounted(self.root), f"{self.root} to be free")
+        shutil.rmtree(self.folder)
+
+    def try_run(
+        self, script: str, *, user: str = "root", timeout_s: float = COMMAND_S
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs a line of shell on the machine."""
+        into = ["nsenter", f"--target={self.pid}", "--all", "--root", "--wd", "--"]
+        drop = [] if user == "root" else ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups"]
+        words = [f"{name}={value}" for name, value in ENVIRONMENT.items()]
+        return subprocess.run(
+            [*into, "env", "-i", *words, *drop, "sh", "-c", script],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout_s,
+        )
+
+    def run(self, script: str, *, user: str = "root", timeout_s: float = COMMAND_S) -> str:
+        """The same, and what it wrote; AssertionError if it fails."""
+        done = self.try_run(script, user=user, timeout_s=timeout_s)
+        assert done.returncode == 0, f"{self.name}: {script}: {done.returncode}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    def file(self, path: str) -> Path:
+        """A file of the machine, as it can be reached from here."""
+        return Path(f"/proc/{self.pid}/root{path}")
+
+    def put(self, path: str, text: str, mode: int = 0o644) -> None:
+        self.run(f"mkdir -p {shlex.quote(str(Path(path).parent))}")
+        self.file(path).write_text(text)
+        self.file(path).chmod(mode)
+
+    def install(self, package: Path) -> str:
+        """`apt install ./PACKAGE`."""
+        shutil.copy(package, self.file("/root") / package.name)
+        return self.run(
+            f"cd /root && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "
+            f"-o Dpkg::Options::=--force-confdef ./{package.name} 2>&1"
+        )
+
+    def http(self, role: str) -> Http:
+        """The web socket of a role."""
+        return Http(self.file(f"/run/restpipe-{role}/web.sock"))
+
+    def wait_answer(self, role: str, target: str, timeout_s: float = 60.0) -> Answer:
+        """Ask until a handler answers."""
+
+        def ask() -> Answer | None:
+            try:
+                answer = self.http(role).get(target, {"Prefer": "wait=2"})
+            except OSError:
+                return None
+            return answer if answer.event_code == 0 else None
+
+        try:
+            return wait_for(ask, f"{self.name}: an answer to {target}", timeout_s)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.journal()}") from None
+
+    def journal(self, arguments: str = "") -> str:
+        return self.try_run(f"journalctl --no-pager -o short-monotonic -n 200 {arguments}").stdout
+
+    def show(self, unit: str, name: str) -> str:
+        """A property of a unit."""
+        return self.run(f"systemctl show --value --property={name} {shlex.quote(unit)}").strip()
+
+    def main_pid(self, unit: str) -> int:
+        return int(self.show(unit, "MainPID"))
+
+
+def _unmounted(path: Path) -> bool:
+    return subprocess.run(["umount", path], capture_output=True).returncode == 0 or not path.is_mount()
+
+
+class Cable:
+    """A wire between two machines, each with an address."""
+
+    def __init__(self, number: int, ends: Mapping[Machine, str]) -> None:
+        self._ends = dict(ends)
+        self._number = number
+        for machine in ends:
+            machine._cables.append(self)  # noqa: SLF001
+        self.plug()
+
+    def plug(self) -> None:
+        """Again after a reboot, which takes an end with it, and the other with that."""
+        names = [f"rp{self._number}{side}{os.getpid() % 100000}" for side in "ab"]
+        call("ip", "link", "add", names[0], "type", "veth", "peer", "name", names[1])
+        for name, (machine, address) in zip(names, self._ends.items(), strict=True):
+            call("ip", "link", "set", name, "netns", str(machine.pid), "name", "cable0")
+            machine.run(f"ip address add {address}/24 dev cable0; ip link set cable0 up; ip link set lo up")
+
+
+@contextlib.contextmanager
+def booted(image: Image, folder: Path, *names: str) -> Iterator[list[Machine]]:
+    """Machines on one wire (at most two), which know each other's names; the first is 10.77.0.1."""
+    addresses = {name: f"10.77.0.{number}" for number, name in enumerate(names, 1)}
+    hosts = "".join(f"{address} {name}.example.test {name}\n" for name, address in addresses.items())
+    with contextlib.ExitStack() as stack:
+        machines = [stack.enter_context(Machine(name, image, folder, hosts)) for name in names]
+        if len(machines) == 2:
+            Cable(0, {machine: addresses[machine.name] for machine in machines})
+        yield machines
