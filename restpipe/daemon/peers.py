@@ -71,6 +71,7 @@ class PeerTable:
         peer = self._peers.pop(name, None)
         if peer is None and self._make_room():
             peer = Peer(name, self._max_waiting)
+            peer.place = next(self._places)
         if peer is not None:
             self._peers[name] = peer  # last: whoever was here last goes last
         return peer

@@ -51,7 +51,7 @@ class WaitingLine:
         return len(self._routes) >= self.limit
 
     def is_too_long(self, patience_s: float) -> bool:
-        """Whether a newcomer with so much time would spend too much of it here, as fast as this line moves."""
+        """Whether a newcomer with so much time would spend too much of it here, at the pace of this line."""
         return len(self) * self._interval_s > patience_s * PATIENCE and self._departures > WARM_UP
 
     def add(self, route: Route) -> None:

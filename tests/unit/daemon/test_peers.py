@@ -97,3 +97,13 @@ def test_sessions_and_waiting_events_keep_their_peers() -> None:
     assert peers.add("e") is None
     assert peers.get("a") is a
     assert len(peers) == 3
+
+
+def test_each_has_a_place_of_its_own_and_keeps_it() -> None:
+    table = PeerTable(100, 10)
+    added = [table.add(f"client-{number}") for number in range(50)]
+    places = [peer.place for peer in added if peer is not None]
+    assert len(set(places)) == 50
+    again = table.add("client-7")
+    assert again is not None
+    assert again.place == places[7]
