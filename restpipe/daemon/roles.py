@@ -96,12 +96,8 @@ class ServerEnd:
 
     def tasks(self) -> Iterator[Coroutine[Any, Any, None]]:
         loop = asyncio.get_running_loop()
-        bind, port = self._pipe.bind, self._pipe.port
         allow_open_files(self._pipe.max_clients + MAX_HANDSHAKES * 2 + OTHER_FILES)
-        try:
-            sock = listening_socket(bind, port)
-        except OSError as error:
-            raise RestPipeError(f"cannot listen at {join_address(bind, port)}: {error.strerror}") from error
+        sock = self._listening_socket()
         _log.info("listening at %s", join_address(*sock.getsockname()[:2]))
         self._listener = Listener(
             sock,
