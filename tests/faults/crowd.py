@@ -81,7 +81,8 @@ class Client:
         self._session: Session | None = None
         self._backoff = Backoff(0.1, 5.0)
         self._redial = Redial(self._backoff)
-        self._joined_at: float | None = None
+        self.joined_at: float | None = None
+        """When its latest link stood, by the loop's clock; None while it has none."""
         self._over: asyncio.Future[None] | None = None
 
     @property
@@ -91,15 +92,15 @@ class Client:
     async def run(self) -> None:
         while True:
             await self._once()
-            if self._joined_at is None:
+            if self.joined_at is None:
                 await asyncio.sleep(self._redial.after_failure_s())
             else:
-                await asyncio.sleep(self._redial.after_link_s(_now() - self._joined_at))
+                await asyncio.sleep(self._redial.after_link_s(_now() - self.joined_at))
 
     async def _once(self) -> None:
         loop = asyncio.get_running_loop()
         self._over = loop.create_future()
-        self._joined_at = None
+        self.joined_at = None
         self._dialed()
         try:
             await dial(
@@ -127,7 +128,7 @@ class Client:
         for frame in received:
             if frame.kind == Kind.WELCOME:
                 self.link = link
-                self._joined_at = _now()
+                self.joined_at = _now()
                 self._session = link.connection.session
                 self._backoff.reset()
                 if self._session is not None:
