@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
+import socket
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import TextIO
 
 from restpipe.host.options import Log
@@ -20,6 +23,15 @@ _PRIORITIES = (
 """syslog's priorities, which the journal reads from the beginning of a line."""
 
 
+JOURNAL = "/run/systemd/journal/socket"
+MAX_MESSAGE = 16384
+"""Characters of a record that the journal gets: a traceback fits."""
+BURST = 10
+WINDOW_S = 60.0
+MAX_WINDOWS = 10_000
+_GUARDED = ("restpipe.daemon", "restpipe.transport")
+
+
 def configure(config: Log, *, process: str) -> None:
     """Send all records of this process to stderr; `process` (`pipe`, `web`, ...) is named in each line.
 
@@ -27,6 +39,9 @@ def configure(config: Log, *, process: str) -> None:
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter_for(sys.stderr, process, os.environ))
+    if _is_journal(sys.stderr, os.environ):
+        handler = JournalHandler(handler.stream, process)
+    handler.addFilter(FloodGuard(time.monotonic))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.DEBUG if config.debug else logging.INFO)
@@ -46,6 +61,77 @@ def formatter_for(stream: TextIO, process: str, environ: Mapping[str, str]) -> l
 def priority(level: int) -> str:
     """What a line on stderr begins with for the journal to know how important it is; else nothing."""
     return f"<{_priority(level)}>" if _is_journal(sys.stderr, os.environ) else ""
+
+
+class JournalHandler(logging.StreamHandler[TextIO]):
+    """Gives the journal its fields: MESSAGE, PRIORITY, LOGGER, and PEER where a record is about one.
+
+    Whatever cannot be told there is told on the stream.
+    """
+
+    def __init__(self, stream: TextIO, process: str, address: str = JOURNAL) -> None:
+        super().__init__(stream)
+        self.setFormatter(JournalFormatter("%(name)s: %(message)s"))
+        self._text = LineFormatter("%(message)s")
+        self._identifier = f"restpipe-{process}"
+        self._address = address
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        fields = {
+            "MESSAGE": self._text.format(record)[:MAX_MESSAGE],
+            "PRIORITY": str(_priority(record.levelno)),
+            "SYSLOG_IDENTIFIER": self._identifier,
+            "LOGGER": record.name,
+            "PEER": getattr(record, "peer", ""),
+        }
+        try:
+            self._socket.sendto(journal_entry(fields), self._address)
+        except OSError:
+            super().emit(record)
+
+    def close(self) -> None:
+        self._socket.close()
+        super().close()
+
+
+def journal_entry(fields: Mapping[str, str]) -> bytes:
+    """As systemd's native protocol has it; empty fields are left out."""
+    lines = (f"{name}={value}\n" for name, value in fields.items() if value)
+    # The formatter has escaped all line ends but those of other sources: names come from certificates.
+    return "".join(line[:-1].replace("\n", " ") + "\n" for line in lines).encode("utf-8", "replace")
+
+
+class FloodGuard(logging.Filter):
+    """Lets a few records through that say the same of the same peer, then only counts them for a while."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        super().__init__()
+        self._clock = clock
+        self._windows: dict[tuple[str, str, str], _Window] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        # What the user's code logs is the user's business, and whoever debugs wants all.
+        if not record.name.startswith(_GUARDED) or record.levelno <= logging.DEBUG:
+            return True
+        key = (record.name, str(record.msg), getattr(record, "peer", ""))
+        now = self._clock()
+        window = self._windows.get(key)
+        if window is None or now >= window.end:
+            if len(self._windows) >= MAX_WINDOWS:
+                self._windows.clear()
+            self._windows[key] = _Window(now + WINDOW_S)
+            if window is not None and window.count > BURST:
+                record.msg = f"{record.msg} ({window.count - BURST} more like it were left out)"
+            return True
+        window.count += 1
+        return window.count <= BURST
+
+
+@dataclasses.dataclass
+class _Window:
+    end: float
+    count: int = 1
 
 
 class LineFormatter(logging.Formatter):

@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import re
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,3 +101,60 @@ def test_an_inherited_journal_stream_is_not_ours(tmp_path: Path, monkeypatch: py
         configured(stream, monkeypatch)
         logging.getLogger("x").info("text")
     assert not (tmp_path / "terminal").read_text().startswith("<")
+
+
+# The journal's own protocol, and floods.
+
+
+def record(
+    message: str, *args: object, peer: str = "", name: str = "restpipe.daemon.links"
+) -> logging.LogRecord:
+    made = logging.LogRecord(name, logging.WARNING, "file", 1, message, args, None)
+    if peer:
+        made.peer = peer
+    return made
+
+
+def test_the_journal_gets_fields(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+        journal.bind(str(tmp_path / "socket"))
+        journal.settimeout(10)
+        handler = logs.JournalHandler(sys.stderr, "pipe", str(tmp_path / "socket"))
+        handler.emit(record("%s goes\nPRIORITY=0", "web1", peer="web1\nPRIORITY=0"))
+        lines = journal.recv(65536).decode().splitlines()
+        handler.close()
+    assert lines == [
+        "MESSAGE=web1 goes\\nPRIORITY=0",
+        "PRIORITY=4",
+        "SYSLOG_IDENTIFIER=restpipe-pipe",
+        "LOGGER=restpipe.daemon.links",
+        "PEER=web1 PRIORITY=0",
+    ]
+
+
+def test_without_a_journal_the_stream_gets_the_line(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    handler = logs.JournalHandler(stream, "pipe", str(tmp_path / "none"))
+    handler.emit(record("said"))
+    handler.close()
+    assert stream.getvalue() == "<4>restpipe.daemon.links: said\n"
+
+
+def test_a_peer_that_flaps_floods_nothing_and_hides_nobody() -> None:
+    now = [0.0]
+    guard = logs.FloodGuard(lambda: now[0])
+    passed = [guard.filter(record("%s is gone", peer="web1")) for _ in range(100)]
+    assert passed == [True] * logs.BURST + [False] * (100 - logs.BURST)
+    assert guard.filter(record("%s is gone", peer="web2"))
+    assert guard.filter(record("%s is here", peer="web1"))
+    now[0] = logs.WINDOW_S
+    later = record("web1 is gone", peer="web1")
+    later.msg = "%s is gone"
+    later.args = ("web1",)
+    assert guard.filter(later)
+    assert later.getMessage() == f"web1 is gone ({100 - logs.BURST} more like it were left out)"
+
+
+def test_what_user_code_logs_is_never_left_out() -> None:
+    guard = logs.FloodGuard(lambda: 0.0)
+    assert all(guard.filter(record("same", name="shop")) for _ in range(100))
