@@ -64,8 +64,14 @@ def test_the_new_code_answers_and_the_old_finishes(pair: Pair, folder: Path) -> 
     old = pair.server.handlers.pid
     os.kill(old, signal.SIGHUP)
     with client_of(pair.client) as http:
-        # Every answer on the way is one, of the old code or of the new.
-        wait_for(lambda: http.get("/server/version").raise_for_status().json() == 2, "the new code")
+
+        def version() -> int:
+            # Every answer on the way is one, of the old code or of the new.
+            response = http.get("/server/version")
+            assert response.status_code == 200, response.text
+            return int(response.json())
+
+        wait_for(lambda: version() == 2, "the new code")
         assert pair.server.handlers.alive
         go.touch()
         asking.join(30)
