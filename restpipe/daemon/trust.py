@@ -30,7 +30,7 @@ from restpipe.transport.certificates import (
 )
 from restpipe.transport.link import Link
 from restpipe.transport.revocation import RevocationList, Revocations, read_lists
-from restpipe.transport.tls import TlsFiles
+from restpipe.transport.tls import TlsFiles, judge_dates
 
 POLL_S = 0.5
 """How often lists and expiries are looked at: a revocation takes effect within a second."""
@@ -101,6 +101,8 @@ class Trust:
     @property
     def context(self) -> ssl.SSLContext:
         """For connections to come."""
+        # A clock that is behind our own certificate is wrong, and no judge of anybody's.
+        judge_dates(self._trusted.context, wanted=time.time() >= self._trusted.own.not_before)
         return self._trusted.context
 
     # Links that come and go.

@@ -16,6 +16,8 @@ from restpipe.errors import ConfigError
 LAST_WORDS_S = 1.0
 """How long a failed handshake is held open for the other side to read why."""
 _LAST_WORDS_SIZE = 65536
+_NO_CHECK_TIME = ssl.VerifyFlags(0x200000)
+"""X509_V_FLAG_NO_CHECK_TIME, for which Python has no name."""
 
 
 class TlsFiles(NamedTuple):
@@ -46,6 +48,12 @@ def client_context(files: TlsFiles, *, check_hostname: bool = True) -> ssl.SSLCo
     context = _context(ssl.PROTOCOL_TLS_CLIENT, files)
     context.check_hostname = check_hostname
     return context
+
+
+def judge_dates(context: ssl.SSLContext, *, wanted: bool) -> None:
+    """Whether handshakes to come refuse certificates by the dates in them."""
+    flags = context.verify_flags
+    context.verify_flags = flags & ~_NO_CHECK_TIME if wanted else flags | _NO_CHECK_TIME
 
 
 def _context(protocol: int, files: TlsFiles) -> ssl.SSLContext:

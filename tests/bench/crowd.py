@@ -12,6 +12,7 @@ import resource
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 import uvloop
@@ -74,14 +75,15 @@ async def _storm(node: Node, crowd: Crowd, what: str, do: object) -> None:
     down_s = loop.time() - at
     await crowd.wait_back()
     back_s = sorted(client.joined_at - at for client in crowd.clients)
-    failures = sum(len(client.failures) for client in crowd.clients)
+    reasons = Counter(reason for client in crowd.clients for reason in client.failures)
     dialed = sorted(round(moment - at) for moment in crowd.dialed if moment >= at)
     most = max(dialed.count(second) for second in set(dialed))
     print(
         f"{what} ({down_s:.1f} s): half are back after {back_s[len(back_s) // 2]:.1f} s, "
-        f"all after {back_s[-1]:.1f} s; {failures} attempts failed, at most {most} dialed in one second",
-        flush=True,
+        f"all after {back_s[-1]:.1f} s; {reasons.total()} attempts failed, at most {most} dialed in a second",
     )
+    for reason, times in reasons.most_common(3):
+        print(f"    {times} times: {reason}", flush=True)
     await asyncio.sleep(2.0)
 
 

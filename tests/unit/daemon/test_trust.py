@@ -302,3 +302,16 @@ def test_a_list_out_of_date_still_holds_and_is_told(stage: Stage, caplog: pytest
     with pytest.raises(Refused):
         stage.admit(bad)
     stage.admit(leaf("web2", CA))
+
+
+def test_a_clock_behind_our_own_certificate_judges_nobody_by_dates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_check_time = 0x200000
+    stage = Stage(tmp_path)
+    assert not stage.trust.context.verify_flags & no_check_time
+    before = stage.trust.context.verify_flags
+    monkeypatch.setattr(trust_module.time, "time", lambda: 0.0)
+    assert stage.trust.context.verify_flags == before | no_check_time
+    monkeypatch.undo()
+    assert stage.trust.context.verify_flags == before
