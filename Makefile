@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: venv scan demo test lint format schema bench soak clean
+.PHONY: venv scan demo test lint format schema bench soak deb system-test clean
 
 venv: $(VENV)/ready
 
@@ -45,6 +45,12 @@ bench: venv  ## Requests a second, latencies and CPU time; run it alone.
 
 soak: venv  ## Random faults under load: SECONDS=600 SEED=7. Fails unless nothing is lost, run twice or falsified.
 	$(RUN) -m tests.soak --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))
+
+deb:  ## The Debian packages, in dist/SUITE. Needs root and mmdebstrap. SUITES="bookworm trixie".
+	for suite in $(or $(SUITES),bookworm trixie); do packaging/build-deb $$suite dist/$$suite || exit 1; done
+
+system-test: venv  ## The packages on booted machines. Needs root, mmdebstrap and systemd-container.
+	$(RUN) -m pytest -p no:cacheprovider tests/system $(PYTEST)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

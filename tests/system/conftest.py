@@ -1,4 +1,4 @@
-"""Images for the session, a pair of machines for a module."""
+"""Images for the session, a pair of machines for each."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def image(request: pytest.FixtureRequest, work: Path) -> Image:
     return Image(request.param, Path(os.environ.get(CACHE) or work / "images"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def machines(image: Image, work: Path) -> Iterator[list[Machine]]:
     """`pipe`, a server, and `web1`, a client: two machines with nothing on them yet."""
     with tempfile.TemporaryDirectory(dir=work) as folder, booted(image, Path(folder), "pipe", "web1") as both:
         yield both
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def joined(machines: list[Machine]) -> tuple[Machine, Machine]:
     """The same after the walkthrough."""
     server, client = machines

@@ -1,0 +1,137 @@
+"""Restarts and reloads by hand, under load: of the whole, of each part, and of the user's code."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+
+import pytest
+
+from tests.support.conditions import wait_for
+from tests.system.ledger import CODE, Load, keep_ledger
+from tests.system.machines import Machine
+
+PARTS = ("pipe", "web", "handlers@1")
+
+
+@pytest.fixture(scope="module")
+def ledger(joined: tuple[Machine, Machine]) -> tuple[Machine, Machine]:
+    server, client = joined
+    keep_ledger(server)
+    client.wait_answer("client", "/server/entry")
+    return server, client
+
+
+@pytest.mark.parametrize(
+    ("role", "unit"), [("server", part) for part in PARTS] + [("client", "pipe")]
+)
+def test_each_part_restarts_alone(ledger: tuple[Machine, Machine], role: str, unit: str) -> None:
+    server, client = ledger
+    machine = server if role == "server" else client
+    pids = {part: machine.main_pid(f"restpipe-{role}-{part}") for part in PARTS}
+    with Load(client, server) as load:
+        machine.run(f"systemctl restart restpipe-{role}-{unit}")
+        load.go_on()
+    assert not load.unknown, load
+    after = {part: machine.main_pid(f"restpipe-{role}-{part}") for part in PARTS}
+    assert {part for part in PARTS if after[part] != pids[part]} == {unit}
+
+
+@pytest.mark.parametrize("role", ["server", "client"])
+def test_the_whole_restarts(ledger: tuple[Machine, Machine], role: str) -> None:
+    server, client = ledger
+    machine = server if role == "server" else client
+    pids = {part: machine.main_pid(f"restpipe-{role}-{part}") for part in PARTS}
+    with Load(client, server) as load:
+        machine.run(f"systemctl restart restpipe-{role}")
+        load.go_on()
+    assert all(machine.main_pid(f"restpipe-{role}-{part}") != pids[part] for part in PARTS)
+
+
+def test_stop_stops_and_start_starts_all(ledger: tuple[Machine, Machine]) -> None:
+    server, client = ledger
+    server.run("systemctl stop restpipe-server")
+    units = [f"restpipe-server-{part}" for part in (*PARTS, "events.socket", "handlers.socket", "web.socket")]
+    states = {unit: server.try_run(f"systemctl is-active {unit}").stdout.strip() for unit in units}
+    assert set(states.values()) == {"inactive"}, states
+    assert not server.file("/run/restpipe-server/web.sock").exists()
+    server.run("systemctl start restpipe-server")
+    client.wait_answer("client", "/server/entry")
+
+
+def test_no_connect_is_refused_meanwhile(ledger: tuple[Machine, Machine]) -> None:
+    server, _client = ledger
+    path = str(server.file("/run/restpipe-server/web.sock"))
+    refused: list[OSError] = []
+    connects = 0
+    stop = threading.Event()
+
+    def knock() -> None:
+        nonlocal connects
+        while not stop.is_set():
+            with socket.socket(socket.AF_UNIX) as sock:
+                try:
+                    sock.connect(path)
+                    connects += 1
+                except OSError as error:
+                    refused.append(error)
+            time.sleep(0.005)
+
+    knocking = threading.Thread(target=knock)
+    knocking.start()
+    # At the pipe's port, from the inside: one line at the end.
+    port = (
+        "python3 -c \"import socket,time\nbad=0\nend=time.time()+12\nwhile time.time()<end:\n"
+        " s=socket.socket(); s.settimeout(15)\n try: s.connect(('127.0.0.1',1234))\n"
+        " except OSError: bad+=1\n s.close(); time.sleep(.02)\nprint(bad)\""
+    )
+    answer: list[str] = []
+    asking = threading.Thread(target=lambda: answer.append(server.run(port)))
+    asking.start()
+    server.run("systemctl restart restpipe-server-pipe")
+    server.run("systemctl kill --kill-whom=main --signal=KILL restpipe-server-pipe")
+    server.run("sleep 2; systemctl restart restpipe-server")
+    asking.join(60)
+    stop.set()
+    knocking.join(60)
+    assert answer == ["0\n"]
+    assert not refused
+    assert connects > 100
+
+
+@pytest.mark.parametrize("role", ["server", "client"])
+def test_reload(ledger: tuple[Machine, Machine], role: str) -> None:
+    server, client = ledger
+    machine = server if role == "server" else client
+    pid = machine.main_pid(f"restpipe-{role}-pipe")
+    with Load(client, server) as load:
+        machine.run(f"systemctl reload restpipe-{role}")
+        load.go_on(200)
+    assert not load.unknown, load
+    assert not load.refused, load
+    assert machine.main_pid(f"restpipe-{role}-pipe") == pid
+
+
+def test_new_code_with_no_failed_request(ledger: tuple[Machine, Machine]) -> None:
+    server, client = ledger
+    with Load(client, server) as load:
+        server.put("/srv/ledger/ledger.py", CODE.replace("VERSION = 1", "VERSION = 2"))
+        server.run("systemctl reload restpipe-server-handlers@1")
+        wait_for(lambda: load.versions[2] > 20, f"answers of the new code\n{load}", 60)
+    assert load.versions[1]
+    assert not load.unknown, load
+    assert not load.refused, load
+    assert server.show("restpipe-server-handlers@1", "NRestarts") == "0"
+
+
+def test_code_that_cannot_be_loaded_is_refused_and_the_old_goes_on(ledger: tuple[Machine, Machine]) -> None:
+    server, client = ledger
+    server.put("/srv/ledger/ledger.py", "import nowhere_to_be_found\n")
+    done = server.try_run("systemctl reload restpipe-server-handlers@1")
+    assert done.returncode != 0
+    assert "nowhere_to_be_found" in server.journal("-u restpipe-server-handlers@1")
+    assert client.wait_answer("client", "/server/entry").json in (1, 2)
+    server.put("/srv/ledger/ledger.py", CODE)
+    server.run("systemctl reload restpipe-server-handlers@1")
+    wait_for(lambda: client.wait_answer("client", "/server/entry").json == 1, "the first code again")
