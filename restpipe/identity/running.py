@@ -6,11 +6,13 @@ import os
 import signal
 import socket
 import struct
+import subprocess
 from pathlib import Path
 
 from restpipe.errors import RestPipeError
 
 _CREDENTIALS = struct.Struct("3i")
+_MANAGER = 1
 
 
 def reload(events: Path) -> int | None:
@@ -27,6 +29,8 @@ def reload(events: Path) -> int | None:
             raise RestPipeError(f"{events}: {error.strerror}: the daemon is not told to reload") from error
         credentials = link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         pid: int = _CREDENTIALS.unpack(credentials)[0]
+        if pid == _MANAGER:
+            return _by_the_manager(f"{events.parent.name}-pipe.service")
         try:
             # The number cannot become another process' while this is held.
             process = os.pidfd_open(pid)
@@ -36,6 +40,22 @@ def reload(events: Path) -> int | None:
             return pid if _hang_up(process, pid) else None
         finally:
             os.close(process)
+
+
+def _by_the_manager(unit: str) -> int | None:
+    """A socket unit is the service manager's: who runs behind it, only the manager knows."""
+    pid = int(_systemctl("show", "--value", "--property=MainPID", unit) or 0)
+    if pid:
+        _systemctl("reload", unit)
+    return pid or None
+
+
+def _systemctl(*words: str) -> str:
+    command = ["systemctl", *words]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode != 0:
+        raise RestPipeError(f"the daemon is not told to reload: {' '.join(done.stderr.split())}")
+    return done.stdout.strip()
 
 
 def _hang_up(process: int, pid: int) -> bool:
