@@ -21,6 +21,8 @@ def test_each_client_is_reached_by_its_name_and_not_by_an_address_of_several(
         try:
             for node in nodes.values():
                 node.start("pipe", "handlers")
+            for name in NAMES:
+                pair.server.wait_answer(f"/client/{name}/time")
             with client_of(pair.server) as http:
                 pids = {}
                 for name, node in nodes.items():

@@ -123,6 +123,7 @@ def test_the_journal_gets_fields(tmp_path: Path) -> None:
         handler.emit(record("%s goes\nPRIORITY=0", "web1", peer="web1\nPRIORITY=0"))
         lines = journal.recv(65536).decode().splitlines()
         handler.close()
+    (tmp_path / "socket").unlink()
     assert lines == [
         "MESSAGE=web1 goes\\nPRIORITY=0",
         "PRIORITY=4",
