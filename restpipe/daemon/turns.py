@@ -8,7 +8,7 @@ CLIENTS_PER_S = 35
 """As many may dial in a second, up to `SPREAD_S`."""
 SPREAD_S = 5.0
 """No client waits longer for its turn than a backoff would have it wait..."""
-MOST_CLIENTS_PER_S = 400
+MOST_CLIENTS_PER_S = 200
 """...unless more would come than handshakes can be made."""
 STALE = 0.1
 """Part by which the round may have changed before all are told anew."""

@@ -17,7 +17,7 @@ def test_rounds_grow_with_the_number_of_clients() -> None:
     rounds = [round_s(clients) for clients in (2, 10, 100, 200, 2000, 5000, 10000)]
     assert rounds == sorted(rounds)
     assert round_s(200) == SPREAD_S
-    assert round_s(10000) < 30
+    assert round_s(10000) < 50
 
 
 def test_all_are_told_only_when_much_has_changed() -> None:
@@ -47,4 +47,4 @@ def test_no_more_than_a_quarter_of_all_clients_dial_in_any_one_second(clients: i
     dialed.sort()
     most = max(bisect_left(dialed, at + 1.0) - n for n, at in enumerate(dialed))
     assert most <= clients / 4
-    assert max(back) <= away_s + SPREAD_S
+    assert max(back) <= away_s + max(SPREAD_S, round_s(clients))
