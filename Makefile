@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: venv scan demo test lint format schema bench soak deb system-test clean
+.PHONY: venv scan demo test lint format schema bench faults soak deb system-test clean
 
 venv: $(VENV)/ready
 
@@ -42,6 +42,9 @@ schema:  ## Needs the protobuf compiler 3.21, so that the module runs on every r
 
 bench: venv  ## Requests a second, latencies and CPU time; run it alone.
 	$(RUN) -m tests.bench
+
+faults: venv  ## Links, processes and hosts that fail under load; those in network namespaces need root.
+	$(RUN) -m pytest tests/faults $(PYTEST)
 
 soak: venv  ## Random faults under load: SECONDS=600 SEED=7. Fails unless nothing is lost, run twice or falsified.
 	$(RUN) -m tests.soak --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))
