@@ -33,7 +33,7 @@ def test_each_client_is_reached_by_its_name_and_not_by_an_address_of_several(
                 assert ambiguous.json()["names"] == sorted((*NAMES, pair.client_name))
                 nodes["beta"].pipe.kill()
                 pair.server.pipe.wait_log(r"the link to beta .* is gone")
-                waited = http.get("/client/beta/pid", headers={"Prefer": "wait=0.3"})
+                waited = http.get("/client/beta/pid", headers={"Prefer": "wait=2"})
                 assert (waited.status_code, waited.json()["delivered"]) == (503, "no")
                 assert http.get("/client/alpha/pid").json() == pids["alpha"]
         finally:
