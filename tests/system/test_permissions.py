@@ -56,7 +56,7 @@ def test_hardening(joined: tuple[Machine, Machine], role: str, part: str) -> Non
 
 
 def test_four_users(joined: tuple[Machine, Machine]) -> None:
-    found = joined[0].run("ps -eo user:20,args | grep '[/]usr/bin/restpipe' | awk '{print $1, $5}' | sort -u")
+    found = joined[0].run("ps -eo user:20,args | grep '[/]usr/bin/restpipe' | awk '{print $1, $4}' | sort -u")
     assert {tuple(line.split()) for line in found.splitlines()} >= {
         ("restpipe-handlers", "handlers"),
         ("restpipe-pipe", "pipe"),
