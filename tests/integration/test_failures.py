@@ -48,7 +48,7 @@ def test_a_module_that_does_not_import_is_one_clear_line_and_the_pipe_stays_up(
         with client_of(own.client) as client:
             assert client.get("/server/told").status_code == 200
         with client_of(own.server) as client:
-            response = client.get("/client/client-1/told", headers={"Prefer": "wait=0.5"})
+            response = client.get("/client/client-1/told", headers={"Prefer": "wait=2"})
             assert (response.status_code, response.json()["delivered"]) == (503, "no")
             assert response.json()["type"] == "urn:restpipe:problem:no-handler"
             assert int(response.headers["Retry-After"]) > 0

@@ -541,7 +541,7 @@ def test_revocation_takes_effect_at_once_and_for_good(
             rf"{own.client_name} is refused: the certificate of {own.client_name}, serial .* revoked"
         )
         with client_of(own.server) as client:
-            response = client.get(f"/client/{own.client_name}/told", headers={"Prefer": "wait=0.3"})
+            response = client.get(f"/client/{own.client_name}/told", headers={"Prefer": "wait=2"})
             assert response.status_code == 503
         # A new certificate of that name is another matter, but what the revoked one began is over.
         own_authority.run(
