@@ -9,7 +9,7 @@ RUN := $(VENV)/bin/python
 venv: $(VENV)/ready
 
 $(VENV)/ready: pyproject.toml
-	@packaging/prerequisites $(PYTHON)
+	@packaging/prerequisites $(PYTHON) curl
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
@@ -26,6 +26,7 @@ $(VENV)/scan/ready: $(VENV)/ready
 	@touch $@
 
 test: venv scan  ## All that a plain checkout can test.
+	@packaging/prerequisites $(PYTHON) curl openssl nginx certtool
 	$(RUN) -m pytest $(PYTEST)
 
 lint: venv

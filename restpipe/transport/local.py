@@ -152,6 +152,12 @@ class DaemonLink:
         except OSError as error:
             self._report(f"cannot reach the pipe daemon at {self._path}: {error.strerror or error}")
             return
+        except asyncio.CancelledError:
+            # The loop has closed the transport, though nobody was told yet: there is nothing to write to.
+            link, self._link = self._link, None
+            if link is not None:
+                link.abort()
+            raise
         await self._lost.wait()
 
     def _report(self, reason: str) -> None:

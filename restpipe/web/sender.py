@@ -141,6 +141,8 @@ class Sending:
             self.exchange.reset(Code.DEADLINE, "the web worker's deadline")
         if self._under_way:
             return StreamReset(Code.DEADLINE)
+        if not history.sends and self._upload.asked and not self._upload.complete:
+            return StreamReset(Code.DEADLINE, "the request's body did not come in time", Delivered.NO)
         detail = "this web worker had no link to its pipe daemon until the deadline"
         return resend.verdict(history, StreamReset(Code.UNREACHABLE, detail, Delivered.NO))
 

@@ -53,10 +53,15 @@ def main(config: Config) -> int:
 
 def _make_way(path: Path) -> None:
     """gunicorn replaces a stale socket by itself, but one that is in use as well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        taken = path.exists()
+        mode = path.stat().st_mode if taken else 0
+    except OSError as error:
+        raise ConfigError(f"sockets.directory: cannot listen at {path}: {error.strerror}") from error
+    if not taken:
         return
-    if not stat.S_ISSOCK(path.stat().st_mode):
+    if not stat.S_ISSOCK(mode):
         raise ConfigError(f"{path} is in the way: it is no socket")
     with socket.socket(socket.AF_UNIX) as probe:
         if probe.connect_ex(str(path)) not in (errno.ECONNREFUSED, errno.ENOENT):

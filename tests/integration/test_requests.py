@@ -213,6 +213,16 @@ def test_a_thousand_events_in_flight_over_one_link(pair: Pair) -> None:
             sock.close()
 
 
+def test_a_body_that_does_not_come_is_said_to_be_missing(pair: Pair) -> None:
+    head = b"POST /server/length HTTP/1.1\r\nHost: x\r\nPrefer: wait=0.3\r\nContent-Length: 2000\r\n\r\n"
+    with http.connect(pair.client.sockets / "web.sock") as sock:
+        sock.sendall(head + b"abc")
+        answer = sock.recv(65536).decode()
+    assert answer.startswith("HTTP/1.1 504 ")
+    assert "body did not come in time" in answer
+    assert '"delivered": "no"' in answer
+
+
 def test_an_event_keeps_one_identity(pair: Pair) -> None:
     with client_of(pair.client) as client:
         first, second = (client.get("/server/told").json()["event_id"] for _ in range(2))

@@ -63,7 +63,7 @@ def keep_ledger(server: Machine) -> None:
 
 
 class Load:
-    """Sends each number once; in a refusal that says "not delivered" it is sent again, as by a good caller."""
+    """Sends each number once; in a refusal that says "not delivered" it is sent again."""
 
     def __init__(self, client: Machine, server: Machine, *, threads: int = 4) -> None:
         self._client = client

@@ -19,7 +19,9 @@ from tests.support.processes import CHECKOUT
 
 SUITES = {"bookworm": 12, "trixie": 13}
 TOOLS = ("mmdebstrap", "systemd-nspawn", "nsenter", "unshare", "ip", "mount", "git")
-INCLUDED = "systemd,systemd-sysv,dbus,sudo,curl,iproute2,procps,bash-completion,man-db,python3,init-system-helpers"
+INCLUDED = (
+    "systemd,systemd-sysv,dbus,sudo,curl,iproute2,procps,bash-completion,man-db,python3,init-system-helpers"
+)
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/root", "TERM": "dumb"}
 BOOT_S = 180.0
 COMMAND_S = 120.0
@@ -30,14 +32,19 @@ def missing() -> str:
     if os.geteuid() != 0:
         return "system tests need root"
     absent = [tool for tool in TOOLS if shutil.which(tool) is None]
-    return f"system tests need {', '.join(absent)} (apt-get install mmdebstrap systemd-container)" if absent else ""
+    return (
+        f"system tests need {', '.join(absent)} (apt-get install mmdebstrap systemd-container)"
+        if absent
+        else ""
+    )
 
 
 def mirror() -> str:
     """The one that this machine's own apt uses."""
     script = (
         ". /etc/os-release; apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' "
-        "'Created-By: Packages' | awk -v suite=\"$VERSION_CODENAME\" '$2 == suite && $3 == \"main\" {print $1; exit}'"
+        "'Created-By: Packages' | "
+        'awk -v suite="$VERSION_CODENAME" \'$2 == suite && $3 == "main" {print $1; exit}\''
     )
     return subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout.strip()
 
@@ -109,6 +116,7 @@ class Machine:
         self.root = self.folder / "root"
         self.pid = 0
         self._hosts = hosts
+        self._boots = 0
         self._nspawn: subprocess.Popen[bytes] | None = None
         self._cables: list[Cable] = []
 
@@ -134,10 +142,14 @@ class Machine:
 
     def boot(self) -> None:
         """Returns when it has booted."""
+        self._boots += 1
         with (self.folder / "console").open("ab") as console:
             self._nspawn = subprocess.Popen(
                 [
-                    "systemd-nspawn", "--quiet", f"--directory={self.root}", f"--machine={self.name}", "--boot",
+                    "systemd-nspawn", "--quiet", "--boot",
+                    f"--directory={self.root}", f"--hostname={self.name}",
+                    # One name a boot: what the boot before has left in /run is in nobody's way.
+                    f"--machine={self.name}-{os.getpid()}-{self._boots}",
                     "--register=no", "--keep-unit", "--private-network", "--link-journal=no",
                     "--resolv-conf=off", "--timezone=off", "--console=pipe",
                 ],
@@ -154,20 +166,26 @@ class Machine:
         before = self.pid
         self.run("systemctl --no-block reboot")
         wait_for(lambda: not Path(f"/proc/{before}").exists(), f"{self.name} to go down", BOOT_S)
-        if self._nspawn is not None and self._nspawn.poll() is not None:
+        # It boots again by itself, but not everywhere: then it is switched on again.
+        wait_for(lambda: self._ended() or self._find_init(before), f"{self.name} to boot again", BOOT_S)
+        if self._ended():
             self.boot()
         else:
             self._booted(before)
         for cable in self._cables:
             cable.plug()
 
+    def _ended(self) -> bool:
+        return self._nspawn is None or self._nspawn.poll() is not None
+
     def _booted(self, before: int) -> None:
-        self.pid = wait_for(lambda: self._find_init(before), f"{self.name} to begin to boot", BOOT_S)
+        found = wait_for(lambda: self._find_init(before) or self._ended(), f"{self.name} to boot", BOOT_S)
+        assert not self._ended(), (self.folder / "console").read_text(errors="replace")
+        self.pid = int(found)
         wait_for(self._is_up, f"{self.name} to boot\n{self.folder}/console", BOOT_S)
 
     def _find_init(self, before: int) -> int | None:
         assert self._nspawn is not None
-        assert self._nspawn.poll() is None, (self.folder / "console").read_text(errors="replace")
         waiting = [self._nspawn.pid]
         while waiting:
             pid = waiting.pop()
@@ -275,7 +293,7 @@ class Cable:
         self._ends = dict(ends)
         self._number = number
         for machine in ends:
-            machine._cables.append(self)  # noqa: SLF001
+            machine._cables.append(self)
         self.plug()
 
     def plug(self) -> None:

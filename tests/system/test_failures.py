@@ -88,13 +88,17 @@ def test_full_disk(ledger: tuple[Machine, Machine]) -> None:
     server.run("systemctl stop restpipe-server && cp -a /var/lib/restpipe/server /root/saved")
     server.run("mount -t tmpfs -o size=256k,mode=700 tmpfs /var/lib/restpipe/server")
     try:
-        server.run("cp -a /root/saved/. /var/lib/restpipe/server/ && chown restpipe-pipe: /var/lib/restpipe/server")
+        server.run(
+            "cp -a /root/saved/. /var/lib/restpipe/server/ && chown restpipe-pipe: /var/lib/restpipe/server"
+        )
         server.try_run("dd if=/dev/zero of=/var/lib/restpipe/server/filler bs=4k")
         server.run("systemctl start restpipe-server")
         with Load(client, server) as load:
             load.go_on()
     finally:
-        server.run("systemctl stop restpipe-server; umount /var/lib/restpipe/server; systemctl start restpipe-server")
+        server.run(
+            "systemctl stop restpipe-server; umount /var/lib/restpipe/server; systemctl start restpipe-server"
+        )
     client.wait_answer("client", "/server/entry")
 
 
@@ -106,7 +110,9 @@ def test_a_port_that_is_taken_is_taken_later(ledger: tuple[Machine, Machine]) ->
         "'import socket,time; s=socket.create_server((\"0.0.0.0\",1234)); time.sleep(1000)'"
     )
     server.run("sleep 1; systemctl start restpipe-server")
-    wait_for(lambda: "cannot listen at 0.0.0.0:1234" in server.journal("-u restpipe-server-pipe"), "a clear line")
+    wait_for(
+        lambda: "cannot listen at 0.0.0.0:1234" in server.journal("-u restpipe-server-pipe"), "a clear line"
+    )
     server.run("systemctl stop squatter")
     client.wait_answer("client", "/server/entry")
 

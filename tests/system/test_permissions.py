@@ -39,7 +39,9 @@ def test_a_key_is_the_daemons_alone(joined: tuple[Machine, Machine], user: str) 
     ("user", "socket"),
     [("app", "events"), ("app", "handlers"), ("restpipe-web", "handlers"), ("restpipe-handlers", "events")],
 )
-def test_each_part_reaches_its_own_socket_only(joined: tuple[Machine, Machine], user: str, socket: str) -> None:
+def test_each_part_reaches_its_own_socket_only(
+    joined: tuple[Machine, Machine], user: str, socket: str
+) -> None:
     path = f"/run/restpipe-server/{socket}.sock"
     probe = f"python3 -c \"import socket; socket.socket(socket.AF_UNIX).connect('{path}')\""
     done = joined[0].try_run(probe, user=user)

@@ -23,9 +23,7 @@ def ledger(joined: tuple[Machine, Machine]) -> tuple[Machine, Machine]:
     return server, client
 
 
-@pytest.mark.parametrize(
-    ("role", "unit"), [("server", part) for part in PARTS] + [("client", "pipe")]
-)
+@pytest.mark.parametrize(("role", "unit"), [("server", part) for part in PARTS] + [("client", "pipe")])
 def test_each_part_restarts_alone(ledger: tuple[Machine, Machine], role: str, unit: str) -> None:
     server, client = ledger
     machine = server if role == "server" else client
@@ -86,9 +84,9 @@ def test_no_connect_is_refused_meanwhile(ledger: tuple[Machine, Machine]) -> Non
     knocking.start()
     # At the pipe's port, from the inside: one line at the end.
     port = (
-        "python3 -c \"import socket,time\nbad=0\nend=time.time()+12\nwhile time.time()<end:\n"
+        'python3 -c "import socket,time\nbad=0\nend=time.time()+12\nwhile time.time()<end:\n'
         " s=socket.socket(); s.settimeout(15)\n try: s.connect(('127.0.0.1',1234))\n"
-        " except OSError: bad+=1\n s.close(); time.sleep(.02)\nprint(bad)\""
+        ' except OSError: bad+=1\n s.close(); time.sleep(.02)\nprint(bad)"'
     )
     answer: list[str] = []
     asking = threading.Thread(target=lambda: answer.append(server.run(port)))

@@ -89,11 +89,12 @@ def test_manual_completion_and_examples(own: list[Machine]) -> None:
     for page in ("restpipe", "restpipe-ca", "restpipe-identity-install", "restpipe.toml"):
         server.run(f"man -w {page} || ls /usr/share/man/man*/{page}.*")
     words = server.run(
-        "bash -c '. /usr/share/bash-completion/completions/restpipe; COMP_WORDS=(restpipe con); COMP_CWORD=1; "
+        "bash -c '. /usr/share/bash-completion/completions/restpipe; "
+        "COMP_WORDS=(restpipe con); COMP_CWORD=1; "
         "compopt() { :; }; _restpipe restpipe con; echo ${COMPREPLY[*]}'"
     )
     assert words.strip() == "config"
-    server.run("python3 -m py_compile /usr/share/doc/restpipe/examples/shop.py; rm -rf /usr/share/doc/restpipe/examples/__pycache__")
+    server.run("cd /usr/share/doc/restpipe/examples && python3 -m py_compile shop.py; rm -rf __pycache__")
     assert json.loads(server.run("restpipe config server --json"))
 
 

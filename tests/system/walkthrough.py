@@ -28,4 +28,6 @@ def join(server: Machine, client: Machine) -> None:
 
 
 def ask(machine: Machine, role: str, target: str, user: str = "root") -> str:
-    return machine.run(f"curl -sS --unix-socket /run/restpipe-{role}/web.sock http://localhost{target}", user=user)
+    return machine.run(
+        f"curl -sS --unix-socket /run/restpipe-{role}/web.sock http://localhost{target}", user=user
+    )

@@ -158,6 +158,22 @@ def test_an_event_and_its_reply(tmp_path: Path) -> None:
     run(main())
 
 
+@pytest.mark.parametrize("turns", range(12))
+def test_it_can_be_stopped_at_any_moment_of_its_dialing(tmp_path: Path, turns: int) -> None:
+    async def main() -> None:
+        daemon = FakeDaemon(tmp_path / "daemon.sock")
+        await daemon.start()
+        dialing = asyncio.create_task(DaemonLink(str(daemon.path), ROLE_HANDLER, capacity=1).run())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        dialing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await dialing
+        await daemon.stop()
+
+    run(main())
+
+
 def test_before_there_is_a_link_nothing_can_be_opened(tmp_path: Path) -> None:
     async def main() -> None:
         path = tmp_path / "nobody.sock"
