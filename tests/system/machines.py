@@ -20,7 +20,8 @@ from tests.support.processes import CHECKOUT
 SUITES = {"bookworm": 12, "trixie": 13}
 TOOLS = ("mmdebstrap", "systemd-nspawn", "nsenter", "unshare", "ip", "mount", "git")
 INCLUDED = (
-    "systemd,systemd-sysv,dbus,sudo,curl,iproute2,procps,bash-completion,man-db,python3,init-system-helpers"
+    "systemd,systemd-sysv,dbus,sudo,curl,iproute2,procps,passwd,"
+    "bash-completion,man-db,python3,init-system-helpers"
 )
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/root", "TERM": "dumb"}
 BOOT_S = 180.0

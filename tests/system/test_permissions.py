@@ -18,6 +18,8 @@ def users(joined: tuple[Machine, Machine]) -> None:
 
 def test_members_of_the_group_may_curl_and_others_may_not(joined: tuple[Machine, Machine]) -> None:
     server, client = joined
+    # A client never seen yet is 404, and starting a role does not wait for its first connection.
+    server.wait_answer("server", "/client/web1/time")
     assert "time_from_client" in ask(server, "server", "/client/web1/time", user="app")
     for role, target, _key in FOUR[:1]:
         done = client.try_run(
