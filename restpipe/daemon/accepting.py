@@ -7,6 +7,7 @@ import logging
 from typing import NamedTuple
 
 from restpipe.daemon.channel import Channel
+from restpipe.daemon.clock import now
 from restpipe.daemon.links import PeerLinks
 from restpipe.daemon.peers import Peer, PeerTable
 from restpipe.daemon.trust import Refused, Trust
@@ -114,7 +115,7 @@ class Accepting:
         if not _same_session(peer, hello):
             self._links.forget_session(peer, f"{peer.name} began a new session")
         channel = peer.channel or Channel(Session(new_session_id(), self._buffer_size), Side.LISTENER)
-        link.connection.accept(channel.session, hello, now=_now(), name=peer.name)
+        link.connection.accept(channel.session, hello, now=now(), name=peer.name)
         self._trust.joined(link, peer)
         self._links.join(link, peer, channel)
 
@@ -125,7 +126,7 @@ class Accepting:
         if peer in self._contenders:
             link.close(Code.NAME_IN_USE, f"another connection already waits to be {peer.name}")
             return
-        older.connection.ping(_now())
+        older.connection.ping(now())
         older.wake()
         timer = asyncio.get_running_loop().call_later(CONFLICT_WAIT_S, self._older_is_dead, peer)
         self._contenders[peer] = Contender(link, hello, timer)
@@ -169,7 +170,3 @@ class Accepting:
 def _same_session(peer: Peer, hello: Hello) -> bool:
     session = peer.channel.session if peer.channel is not None else None
     return session is not None and not session.broken and hello.session == session.id
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

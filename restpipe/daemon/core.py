@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 
+from restpipe.daemon.clock import now
 from restpipe.daemon.links import PeerLinks
 from restpipe.daemon.local import EventsDoor, HandlersDoor
 from restpipe.daemon.names import Resolver
@@ -48,7 +49,7 @@ class Core:
             side,
             heartbeat_s=self.pipe.heartbeat_interval_s,
             handshake_s=self.pipe.handshake_timeout_s,
-            now=asyncio.get_running_loop().time(),
+            now=now(),
         )
 
     @property
@@ -65,7 +66,7 @@ class Core:
 
     def _expire(self) -> None:
         self._expiry = None
-        self.router.expire(asyncio.get_running_loop().time())
+        self.router.expire(now())
         next_at = self.router.deadlines.next_at
         if next_at is not None:
             self._arm(next_at)

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from restpipe.daemon.channel import Channel
+from restpipe.daemon.clock import now
 from restpipe.daemon.links import PeerLinks
 from restpipe.daemon.peers import Peer
 from restpipe.daemon.trust import Refused, Trust
@@ -94,7 +95,7 @@ class Dialing:
     def _next_pause_s(self) -> float:
         if self._joined_at is not None:
             # The same address again: who listens there may still know the session.
-            return self._redial.after_link_s(asyncio.get_running_loop().time() - self._joined_at)
+            return self._redial.after_link_s(now() - self._joined_at)
         self._addresses.rotate(-1)
         return self._redial.after_failure_s()
 
@@ -181,7 +182,7 @@ class Dialing:
         else:
             self._links.forget_session(self._server, "the server began a new session")
             channel = self._server.channel = Channel(session, Side.DIALER)
-        self._joined_at = asyncio.get_running_loop().time()
+        self._joined_at = now()
         self._reason = ""
         self._stats.tick(metrics.CONNECTED)
         self._trust.joined(link, self._server)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 
 from restpipe.daemon.channel import Channel
+from restpipe.daemon.clock import now
 from restpipe.daemon.peers import Peer
 from restpipe.daemon.router import Router
 from restpipe.errors import Code
@@ -64,7 +65,7 @@ class PeerLinks:
         how = "resumes its session" if link.connection.resumed else "begins a session"
         _log.info("%s at %s is connected and %s", peer.name, link, how, extra={"peer": peer.name})
         self._joined(peer)
-        self._router.peer_joined(peer, _now())
+        self._router.peer_joined(peer, now())
 
     def receive(self, link: Link, peer: Peer, received: list[Frame]) -> None:
         """Frames of a link whose handshake is over."""
@@ -72,7 +73,7 @@ class PeerLinks:
             if frame.kind >= FIRST_LINK_KIND and frame.kind == Kind.GOAWAY:
                 self.goes(peer, read_message(Goaway(), frame))
         if peer.channel is not None:
-            self._router.from_peer(peer, peer.channel, received, _now())
+            self._router.from_peer(peer, peer.channel, received, now())
 
     def goes(self, peer: Peer, goaway: Goaway) -> None:
         """It takes no new events; those under way go on until it closes the link."""
@@ -111,14 +112,10 @@ class PeerLinks:
         """The peer's session cannot go on; what was under way in it is answered for."""
         channel, peer.channel = peer.channel, None
         if channel is not None:
-            self._router.lose(channel, detail, _now())
+            self._router.lose(channel, detail, now())
 
     def _give_up(self, peer: Peer) -> None:
         self._given_up.pop(peer, None)
         detail = f"{peer.name} did not come back within {self._session_life_s:g} s"
         _log.warning("%s; its session is given up", detail, extra={"peer": peer.name})
         self.forget_session(peer, detail)
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import Generic, TypeVar
 
 from restpipe.daemon.channel import Channel
+from restpipe.daemon.clock import now
 from restpipe.daemon.notices import Notices
 from restpipe.daemon.pool import HandlerPool, Worker
 from restpipe.daemon.router import Router
@@ -138,8 +138,3 @@ class HandlersDoor(LocalDoor[Worker]):
         self._notices.unsubscribe(link)
         _log.info("a handler worker has left: %s", reason)
         super()._leave(link, channel, f"the handler worker is gone: {reason}")
-
-
-def now() -> float:
-    """The loop's time, which all of the daemon goes by."""
-    return asyncio.get_running_loop().time()
