@@ -39,11 +39,6 @@ class Upload:
         self._keep = keep
         self._size = 0
 
-    @property
-    def too_large(self) -> bool:
-        """The caller announced more than is allowed."""
-        return self.length is not None and self.length > self._most
-
     async def read(self) -> bytes:
         """The next piece; sets `complete` with the last one. Raises `TooLarge` or `HungUp`."""
         self.asked = True
