@@ -8,6 +8,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +19,7 @@ from tests.support.http import Answer, Http
 from tests.support.processes import CHECKOUT
 
 SUITES = {"bookworm": 12, "trixie": 13}
-TOOLS = ("mmdebstrap", "systemd-nspawn", "nsenter", "unshare", "ip", "mount", "git")
+TOOLS = ("mmdebstrap", "systemd-nspawn", "nsenter", "setpriv", "unshare", "ip", "mount", "git")
 INCLUDED = (
     "systemd,systemd-sysv,dbus,sudo,curl,iproute2,procps,passwd,"
     "bash-completion,man-db,python3,init-system-helpers"
@@ -90,6 +91,7 @@ class Image:
 
     def _make_root(self) -> None:
         draft = self.folder / "draft"
+        shutil.rmtree(draft, ignore_errors=True)
         call(
             "mmdebstrap", "--quiet", "--variant=apt", "--format=directory", "--skip=cleanup/apt",
             f"--include={INCLUDED}",
@@ -117,16 +119,16 @@ class Machine:
         self.root = self.folder / "root"
         self.pid = 0
         self._hosts = hosts
-        self._boots = 0
+        self._groups: Groups | None = None
         self._nspawn: subprocess.Popen[bytes] | None = None
         self._cables: list[Cable] = []
 
     def __enter__(self) -> Self:
-        for part in ("upper", "work", "root"):
-            (self.folder / part).mkdir(parents=True)
-        layers = f"lowerdir={self.image.root},upperdir={self.folder}/upper,workdir={self.folder}/work"
-        call("mount", "-t", "overlay", "-o", layers, "overlay", self.root)
         try:
+            for part in ("upper", "work", "root"):
+                (self.folder / part).mkdir(parents=True)
+            layers = f"lowerdir={self.image.root},upperdir={self.folder}/upper,workdir={self.folder}/work"
+            call("mount", "-t", "overlay", "-o", layers, "overlay", self.root)
             (self.root / "etc/hostname").write_text(f"{self.name}\n")
             (self.root / "etc/hosts").write_text(f"127.0.0.1 localhost\n::1 localhost\n{self._hosts}")
             (self.root / "etc/machine-id").write_text("")
@@ -143,74 +145,75 @@ class Machine:
 
     def boot(self) -> None:
         """Returns when it has booted."""
-        self._boots += 1
+        self._groups = Groups()
+        nspawn = [
+            "systemd-nspawn", "--quiet", "--boot",
+            # A name of its own for each boot: what the boot before has left in /run is in nobody's way.
+            f"--directory={self.root}", f"--hostname={self.name}", f"--machine={self._groups.name}",
+            "--register=no", "--keep-unit", "--private-network", "--link-journal=no",
+            "--resolv-conf=off", "--timezone=off", "--console=pipe",
+        ]  # fmt: skip
         with (self.folder / "console").open("ab") as console:
             self._nspawn = subprocess.Popen(
-                [
-                    "systemd-nspawn", "--quiet", "--boot",
-                    f"--directory={self.root}", f"--hostname={self.name}",
-                    # One name a boot: what the boot before has left in /run is in nobody's way.
-                    f"--machine={self.name}-{os.getpid()}-{self._boots}",
-                    "--register=no", "--keep-unit", "--private-network", "--link-journal=no",
-                    "--resolv-conf=off", "--timezone=off", "--console=pipe",
-                ],
+                # Should the tests be killed, the kernel kills the machines.
+                ["setpriv", "--pdeathsig", "KILL", "--", *self._groups.inside(nspawn)],
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,
                 start_new_session=True,
                 env={**os.environ, "SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE": "1"},
-            )  # fmt: skip
-        self._booted(0)
+            )
+        found = wait_for(lambda: self._find_init() or self._ended(), f"{self.name} to boot", BOOT_S)
+        assert not self._ended(), self.console()
+        self.pid = int(found)
+        wait_for(self._is_up, f"{self.name} to boot\n{self.console()}", BOOT_S)
 
     def reboot(self) -> None:
-        """As a user does; returns when it has booted again."""
-        before = self.pid
-        self.run("systemctl --no-block reboot")
-        wait_for(lambda: not Path(f"/proc/{before}").exists(), f"{self.name} to go down", BOOT_S)
-        # It boots again by itself, but not everywhere: then it is switched on again.
-        wait_for(lambda: self._ended() or self._find_init(before), f"{self.name} to boot again", BOOT_S)
-        if self._ended():
-            self.boot()
-        else:
-            self._booted(before)
+        """In good order, as a user does; returns when it has booted again.
+
+        Switched off and on again: that a container's manager boots it again by itself cannot be relied on.
+        """
+        self.run("systemctl --no-block poweroff")
+        wait_for(self._ended, f"{self.name} to go down", BOOT_S)
+        self._switch_off()
+        self.boot()
         for cable in self._cables:
             cable.plug()
+
+    def console(self) -> str:
+        """What it wrote there, for messages."""
+        return (self.folder / "console").read_text(errors="replace")
 
     def _ended(self) -> bool:
         return self._nspawn is None or self._nspawn.poll() is not None
 
-    def _booted(self, before: int) -> None:
-        found = wait_for(lambda: self._find_init(before) or self._ended(), f"{self.name} to boot", BOOT_S)
-        assert not self._ended(), (self.folder / "console").read_text(errors="replace")
-        self.pid = int(found)
-        wait_for(self._is_up, f"{self.name} to boot\n{self.folder}/console", BOOT_S)
-
-    def _find_init(self, before: int) -> int | None:
-        assert self._nspawn is not None
-        waiting = [self._nspawn.pid]
-        while waiting:
-            pid = waiting.pop()
+    def _find_init(self) -> int | None:
+        assert self._groups is not None
+        for pid in self._groups.pids():
             with contextlib.suppress(OSError):
                 status = Path(f"/proc/{pid}/status").read_text()
                 ids = next(line for line in status.splitlines() if line.startswith("NSpid:")).split()[1:]
-                if len(ids) > 1 and ids[-1] == "1" and pid != before:
+                if len(ids) > 1 and ids[-1] == "1":
                     return pid
-                waiting += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
         return None
 
     def _is_up(self) -> bool:
         done = self.try_run("systemctl is-system-running")
         return done.stdout.strip() in ("running", "degraded")
 
-    def _clear(self) -> None:
+    def _switch_off(self) -> None:
+        """Nothing runs of it afterwards."""
+        self.pid = 0
+        if self._groups is not None:
+            self._groups.kill()
+            self._groups = None
         if self._nspawn is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL) if self.pid else None
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._nspawn.wait(30)
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._nspawn.pid, signal.SIGKILL)
+            self._nspawn.kill()
             self._nspawn.wait()
+            self._nspawn = None
+
+    def _clear(self) -> None:
+        self._switch_off()
         wait_for(lambda: _unmounted(self.root), f"{self.root} to be free")
         shutil.rmtree(self.folder)
 
@@ -287,19 +290,71 @@ def _unmounted(path: Path) -> bool:
     return subprocess.run(["umount", path], capture_output=True).returncode == 0 or not path.is_mount()
 
 
+class Groups:
+    """Control groups of a machine's own: two managers in one would take each other's services for theirs.
+
+    They are also how all of its processes are found, whoever has become their parent.
+    """
+
+    def __init__(self) -> None:
+        self.name = f"restpipe-{uuid.uuid4().hex[:12]}"
+        self._folders = [top / self.name for top in _hierarchies()]
+        for folder in self._folders:
+            folder.mkdir()
+
+    def inside(self, command: list[str]) -> list[str]:
+        """The command, started in them."""
+        enter = 'while [ "$1" != -- ]; do echo $$ >"$1/cgroup.procs"; shift; done; shift; exec "$@"'
+        return ["sh", "-euc", enter, "-", *map(str, self._folders), "--", *command]
+
+    def pids(self) -> set[int]:
+        found: set[int] = set()
+        for folder in self._folders:
+            for procs in folder.rglob("cgroup.procs"):
+                with contextlib.suppress(OSError):
+                    found |= set(map(int, procs.read_text().split()))
+        return found
+
+    def kill(self) -> None:
+        """Ends all that is in them, and removes them."""
+        wait_for(self._killed, f"all processes of {self.name} to be gone")
+
+    def _killed(self) -> bool:
+        for pid in self.pids():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for folder in self._folders:
+            inner_first = [*sorted(folder.rglob("*/"), key=lambda path: -len(path.parts)), folder]
+            with contextlib.suppress(OSError):
+                for group in inner_first:
+                    group.rmdir() if group.is_dir() else None
+        return not any(folder.exists() for folder in self._folders)
+
+
+def _hierarchies() -> list[Path]:
+    """Where systemd keeps its groups: one place, or two where the kernel was started with the old kind."""
+    top = Path("/sys/fs/cgroup")
+    if (top / "cgroup.controllers").exists():
+        return [top]
+    return [top / name for name in ("systemd", "unified") if (top / name / "cgroup.procs").exists()]
+
+
 class Cable:
     """A wire between two machines, each with an address."""
 
-    def __init__(self, number: int, ends: Mapping[Machine, str]) -> None:
+    def __init__(self, ends: Mapping[Machine, str]) -> None:
         self._ends = dict(ends)
-        self._number = number
         for machine in ends:
             machine._cables.append(self)
         self.plug()
 
     def plug(self) -> None:
-        """Again after a reboot, which takes an end with it, and the other with that."""
-        names = [f"rp{self._number}{side}{os.getpid() % 100000}" for side in "ab"]
+        """Again after a reboot, which takes an end with it, and some time later the other."""
+        names = [f"rp{uuid.uuid4().hex[:8]}{side}" for side in "ab"]
+        for machine in self._ends:
+            machine.run(
+                "! ip link show cable0 >/dev/null 2>&1 || ip link delete cable0 || ! ip link show cable0"
+            )
         call("ip", "link", "add", names[0], "type", "veth", "peer", "name", names[1])
         for name, (machine, address) in zip(names, self._ends.items(), strict=True):
             call("ip", "link", "set", name, "netns", str(machine.pid), "name", "cable0")
@@ -314,5 +369,5 @@ def booted(image: Image, folder: Path, *names: str) -> Iterator[list[Machine]]:
     with contextlib.ExitStack() as stack:
         machines = [stack.enter_context(Machine(name, image, folder, hosts)) for name in names]
         if len(machines) == 2:
-            Cable(0, {machine: addresses[machine.name] for machine in machines})
+            Cable({machine: addresses[machine.name] for machine in machines})
         yield machines
