@@ -3,64 +3,46 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import socket
 import ssl
-from collections import Counter
 from collections.abc import Callable
 
+from restpipe.transport.handshakes import Handshakes
 from restpipe.transport.link import Link
 from restpipe.transport.tls import LastWords, handshake_failure
 
 MAX_HANDSHAKES = 512
-"""Handshakes at once. Past it, whoever has the most of them loses his oldest: an honest one is over in
-milliseconds, and a flood from one network makes room at its own expense."""
+"""Handshakes at once. Past it newcomers wait, until one is over or has taken too long."""
+MAX_WAITING = 1024
+"""Connections that wait for that. Past it, whoever has the most of them loses his newest."""
+GRACE_S = 2.0
+"""What every handshake is given, however many wait: an honest one is over in milliseconds, but not where
+thousands come at once. A flood from one network makes room at its own expense."""
 BACKLOG = 1024
 PAUSE_AFTER_FAILURE_S = 0.1
 TELL_EVERY_S = 10.0
-_V6_NETWORK = 64
 
 _log = logging.getLogger(__name__)
 
 
-class Handshakes:
-    """Those that are under way, oldest first, by the network that they come from."""
+class _Newcomer:
+    """A connection whose handshake is not over."""
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._networks: dict[asyncio.Task[None], str] = {}
-        self._count: Counter[str] = Counter()
+    def __init__(self, sock: socket.socket, host: str, port: int) -> None:
+        self.sock = sock
+        self.host = host
+        self.port = port
+        self.task: asyncio.Task[None] | None = None
 
-    def __len__(self) -> int:
-        return len(self._networks)
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
 
-    def add(self, task: asyncio.Task[None], address: str) -> None:
-        """It leaves by itself when it is over."""
-        network = self._networks[task] = network_of(address)
-        self._count[network] += 1
-        task.add_done_callback(self._done)
-
-    def make_room(self) -> str | None:
-        """Ends one if there are too many; returns where it came from."""
-        if len(self._networks) < self._limit:
-            return None
-        crowd, _ = self._count.most_common(1)[0]
-        task = next(task for task, network in self._networks.items() if network == crowd)
-        self._done(task)
-        task.cancel()
-        return crowd
-
-    def cancel(self) -> None:
-        for task in list(self._networks):
-            task.cancel()
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        network = self._networks.pop(task, None)
-        if network is not None:
-            self._count[network] -= 1
-            if not self._count[network]:
-                del self._count[network]
+    def turn_away(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
+        else:
+            self.sock.close()
 
 
 class Listener:
@@ -80,8 +62,10 @@ class Listener:
         self._make_link = make_link
         self._handshake_s = handshake_s
         self._accepting: asyncio.Task[None] | None = None
-        self._handshakes = Handshakes(MAX_HANDSHAKES)
-        self._given_up = 0
+        self._handshakes: Handshakes[_Newcomer] = Handshakes(MAX_HANDSHAKES, MAX_WAITING, GRACE_S)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._turned_away = 0
         self._tell_at = 0.0
 
     async def run(self) -> None:
@@ -97,33 +81,64 @@ class Listener:
                     _log.error("cannot accept a connection: %s", error.strerror)
                     await asyncio.sleep(PAUSE_AFTER_FAILURE_S)
                     continue
-                self._make_room(loop.time())
-                task = loop.create_task(self._shake_hands(sock, f"{address[0]}:{address[1]}"))
-                self._handshakes.add(task, address[0])
+                newcomer = _Newcomer(sock, *address[:2])
+                self._turn_away(self._handshakes.come(newcomer, newcomer.host))
+                self._begin()
         finally:
             self._sock.close()
-            self._handshakes.cancel()
+            self._give_up_all()
 
     def close(self) -> None:
         """Accepts no more; what has connected stays."""
         if self._accepting is not None:
             self._accepting.cancel()
 
-    def _make_room(self, now: float) -> None:
-        crowd = self._handshakes.make_room()
-        if crowd is None:
+    def _give_up_all(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        for newcomer in self._handshakes.leave():
+            newcomer.turn_away()
+        for task in self._tasks:
+            task.cancel()
+
+    def _begin(self) -> None:
+        """Starts the handshakes of those whose turn has come."""
+        loop = asyncio.get_running_loop()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for newcomer, given_up in self._handshakes.begin(loop.time()):
+            self._turn_away(given_up)
+            task = newcomer.task = loop.create_task(self._shake_hands(newcomer))
+            self._tasks.add(task)
+            task.add_done_callback(lambda task, one=newcomer: self._ended(task, one))  # type: ignore[misc]
+        next_at = self._handshakes.next_at
+        if next_at is not None:
+            self._timer = loop.call_at(next_at, self._begin)
+
+    def _ended(self, task: asyncio.Task[None], newcomer: _Newcomer) -> None:
+        self._tasks.discard(task)
+        self._handshakes.over(newcomer)
+        if task.cancelled():
+            # Perhaps before it had begun.
+            newcomer.sock.close()
+        if self._handshakes.waiting:
+            self._begin()
+
+    def _turn_away(self, newcomer: _Newcomer | None) -> None:
+        if newcomer is None:
             return
-        self._given_up += 1
+        newcomer.turn_away()
+        self._turned_away += 1
+        now = asyncio.get_running_loop().time()
         # A flood of connections must not become one of lines.
         if now >= self._tell_at:
-            _log.warning(
-                "%s: too many handshakes at once: %d unfinished ones given up", crowd, self._given_up
-            )
-            self._given_up = 0
+            _log.warning("%s: too many handshakes at once: %d given up", newcomer.host, self._turned_away)
+            self._turned_away = 0
             self._tell_at = now + TELL_EVERY_S
 
-    async def _shake_hands(self, sock: socket.socket, address: str) -> None:
-        loop = asyncio.get_running_loop()
+    async def _shake_hands(self, newcomer: _Newcomer) -> None:
+        loop, sock = asyncio.get_running_loop(), newcomer.sock
         try:
             with LastWords(sock) as last_words:
                 try:
@@ -134,23 +149,11 @@ class Listener:
                         ssl_handshake_timeout=self._handshake_s,
                     )
                 except ssl.SSLError as error:
-                    _log.warning("%s: refused: %s", address, handshake_failure(error))
+                    _log.warning("%s: refused: %s", newcomer, handshake_failure(error))
                     await last_words.say(error)
         except OSError as error:
             sock.close()
-            _log.warning("%s: refused: %s", address, handshake_failure(error))
-
-
-def network_of(address: str) -> str:
-    """Whom a connection is counted against: an IPv4 address, or an IPv6 host's whole network."""
-    try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    mapped = getattr(parsed, "ipv4_mapped", None)
-    if parsed.version == 4 or mapped is not None:
-        return str(mapped or parsed)
-    return str(ipaddress.ip_network((parsed, _V6_NETWORK), strict=False))
+            _log.warning("%s: refused: %s", newcomer, handshake_failure(error))
 
 
 def listening_socket(host: str, port: int) -> socket.socket:

@@ -19,7 +19,7 @@ from restpipe.protocol.session import Session
 from restpipe.transport import listener as listener_module
 from restpipe.transport.dialer import dial
 from restpipe.transport.link import Link
-from restpipe.transport.listener import Handshakes, Listener, listening_socket, network_of
+from restpipe.transport.listener import Listener, listening_socket
 from restpipe.transport.tls import client_context
 from tests.unit.transport.kit import Identities, Lines, Recorder, connection, logged, run, until
 
@@ -192,18 +192,60 @@ def test_silence_is_bounded(ids: Identities) -> None:
 def test_a_crowd_of_silent_callers_keeps_nobody_out(ids: Identities, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         monkeypatch.setattr(listener_module, "MAX_HANDSHAKES", 4)
+        monkeypatch.setattr(listener_module, "GRACE_S", 0.05)
         async with listening(ids.server()) as port:
             crowd = [await port.raw() for _ in range(12)]
-            await until(lambda: len(port.listener._handshakes) == 4)
             # The oldest are hung up on, the newest are not.
             for reader, _ in crowd[:8]:
                 assert await reader.read() == b""
+            assert len(port.listener._handshakes) == 4
             await port.serves(ids.client("beta"))
             assert not crowd[-1][0].at_eof()
             for _, writer in crowd:
                 writer.close()
             await until(lambda: len(port.listener._handshakes) == 0)
             assert sum("too many handshakes" in line for line in port.lines.texts) == 1
+
+    run(main())
+
+
+def test_who_waits_goes_on_as_soon_as_another_is_over(
+    ids: Identities, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is given up for it: all of them are young."""
+
+    async def main() -> None:
+        monkeypatch.setattr(listener_module, "MAX_HANDSHAKES", 2)
+        monkeypatch.setattr(listener_module, "GRACE_S", 1e6)
+        async with listening(ids.server()) as port:
+            silent = [await port.raw() for _ in range(2)]
+            await until(lambda: len(port.listener._handshakes) == 2)
+            guests = [asyncio.create_task(port.serves(ids.client(f"guest-{n}"))) for n in range(10)]
+            await until(lambda: port.listener._handshakes.waiting == 10)
+            assert port.owner.made == []
+            silent[0][1].close()
+            await asyncio.gather(*guests)
+            assert not silent[1][0].at_eof()
+            silent[1][1].close()
+
+    run(main())
+
+
+def test_who_finds_no_room_to_wait_is_hung_up_on(ids: Identities, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        monkeypatch.setattr(listener_module, "MAX_HANDSHAKES", 1)
+        monkeypatch.setattr(listener_module, "MAX_WAITING", 2)
+        monkeypatch.setattr(listener_module, "GRACE_S", 1e6)
+        async with listening(ids.server()) as port:
+            crowd = [await port.raw() for _ in range(4)]
+            assert await crowd[3][0].read() == b""
+            assert port.listener._handshakes.waiting == 2
+            assert not any(reader.at_eof() for reader, _ in crowd[:3])
+            port.listener.close()
+            # Nor does the listener's end leave anybody waiting.
+            for reader, writer in crowd:
+                assert await reader.read() == b""
+                writer.close()
 
     run(main())
 
@@ -256,42 +298,8 @@ def test_running_out_of_file_descriptors_is_survived(
     run(main())
 
 
-@pytest.mark.parametrize(
-    ("address", "network"),
-    [
-        ("10.0.0.1", "10.0.0.1"),
-        ("::ffff:10.0.0.1", "10.0.0.1"),
-        ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
-        ("fe80::1%eth0", "fe80::/64"),
-        ("nonsense", "nonsense"),
-    ],
-)
-def test_callers_are_counted_by_network(address: str, network: str) -> None:
-    assert network_of(address) == network
-
-
 def test_a_port_that_is_taken_is_an_error() -> None:
     with listening_socket("127.0.0.1", 0) as sock, pytest.raises(OSError, match="in use"):
         listening_socket("127.0.0.1", sock.getsockname()[1])
     with listening_socket("::1", 0) as sock:
         assert sock.family == socket.AF_INET6
-
-
-def test_a_flood_makes_room_at_its_own_expense() -> None:
-    async def main() -> None:
-        handshakes = Handshakes(5)
-        tasks: dict[str, asyncio.Task[None]] = {}
-        for address in ("192.0.2.1", "2001:db8::1", "2001:db8::2", "192.0.2.2", "2001:db8::3"):
-            tasks[address] = asyncio.ensure_future(asyncio.Event().wait())  # type: ignore[assignment]
-            assert handshakes.make_room() is None
-            handshakes.add(tasks[address], address)
-        assert handshakes.make_room() == "2001:db8::/64"
-        await asyncio.wait([tasks["2001:db8::1"]])
-        assert [address for address, task in tasks.items() if task.done()] == ["2001:db8::1"]
-        assert len(handshakes) == 4
-        assert handshakes.make_room() is None
-        handshakes.cancel()
-        await asyncio.wait(tasks.values())
-        assert len(handshakes) == 0
-
-    asyncio.run(main())
