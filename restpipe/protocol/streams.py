@@ -14,6 +14,10 @@ INITIAL_CREDIT = 65536
 """Body bytes that each side of a new stream may send before it is granted more."""
 MAX_CREDIT = 1 << 20
 """Body bytes of one stream that may be under way, wherever they wait."""
+NEAR_CREDIT = 1 << 18
+"""What of it a stream is granted at most over the shortest of ways."""
+FAST = 1 << 27
+"""Bytes a second that a stream may reach over a longer way, within MAX_CREDIT."""
 
 MAX_DROPPED = 64
 """Turns of dropped streams that are kept whatever happens."""
@@ -129,32 +133,50 @@ class SendCredit:
 
 
 class ReceiveCredit:
-    """How many body bytes the other side may still send on one stream.
+    """How many body bytes the other side may still send on one stream. Times are in seconds, and monotonic.
 
-    The window begins small, since most bodies are, and doubles with each grant while the reader keeps up.
+    The window begins small, since most bodies are, and doubles with each grant while the reader keeps up, as
+    far as the way is long: what is granted beyond what fills it would stand in queues before everybody else's
+    frames. How long the way is, is told by the shortest time from a grant to the first byte that needed it.
     """
 
-    __slots__ = ("_consumed", "_granted", "_received", "_window")
+    __slots__ = ("_asked_at", "_consumed", "_granted", "_received", "_round_trip_s", "_used_up", "_window")
 
     def __init__(self) -> None:
         self._window = INITIAL_CREDIT
         self._granted = INITIAL_CREDIT
         self._received = 0
         self._consumed = 0
+        self._round_trip_s: float | None = None
+        self._asked_at = 0.0
+        """When the grant was made whose use is waited for."""
+        self._used_up: int | None = None
+        """Bytes granted before it: one more, and it has come to use. None: no such grant is out."""
 
-    def receive(self, size: int) -> None:
+    def receive(self, size: int, now: float) -> None:
         """Body bytes that came in; `ProtocolError` when they are more than was granted."""
         self._received += size
         if self._received > self._granted:
             raise ProtocolError(Code.FLOW_CONTROL, "more body bytes than were granted")
+        if self._used_up is not None and self._received > self._used_up:
+            taken_s = now - self._asked_at
+            self._round_trip_s = taken_s if self._round_trip_s is None else min(taken_s, self._round_trip_s)
+            self._used_up = None
 
-    def consume(self, size: int) -> int:
+    def consume(self, size: int, now: float) -> int:
         """Body bytes that the reader took: the credit to grant now, 0 while it is not worth a frame."""
         self._consumed += size
-        due = self._consumed + self._window - self._granted
-        if due * 2 < self._window:
+        if (self._consumed + self._window - self._granted) * 2 < self._window:
             return 0
-        self._window = min(self._window * 2, MAX_CREDIT)
+        self._window = min(self._window * 2, self._widest())
         due = self._consumed + self._window - self._granted
+        if due <= 0:
+            return 0
+        if self._used_up is None:
+            self._used_up, self._asked_at = self._granted, now
         self._granted += due
         return due
+
+    def _widest(self) -> int:
+        filling = int((self._round_trip_s or 0.0) * FAST)
+        return max(NEAR_CREDIT, min(filling, MAX_CREDIT))

@@ -14,6 +14,9 @@ from restpipe.protocol.schema_pb2 import Event, Origin, Reply
 from restpipe.protocol.session import Session
 from restpipe.protocol.streams import ReceiveCredit, SendCredit
 
+_DATA, _WINDOW, _REPLY, _RESET = Kind.DATA, Kind.WINDOW, Kind.REPLY, Kind.RESET
+"""Looking a member of an enumeration up takes longer than all else that is done for most frames."""
+
 
 class Exchange:
     """An event and its reply. Belongs to the thread of its loop.
@@ -23,12 +26,32 @@ class Exchange:
     ended or either side has reset it; a body that is already here can still be read then.
     """
 
+    __slots__ = (
+        "_all_in",
+        "_failure",
+        "_forget",
+        "_inbox",
+        "_loop",
+        "_number",
+        "_reader",
+        "_receive_credit",
+        "_reply",
+        "_reset_callback",
+        "_send_credit",
+        "_session",
+        "_writer",
+        "closed",
+        "event",
+        "origin",
+    )
+
     def __init__(
         self,
         session: Session,
         number: int,
         event: Event,
         *,
+        loop: asyncio.AbstractEventLoop,
         origin: Origin | None = None,
         forget: Callable[[int], None],
     ) -> None:
@@ -36,6 +59,7 @@ class Exchange:
         self.origin = origin
         """Answering side: who sent the event."""
         self.closed = False
+        self._loop = loop
         self._session = session
         self._number = number
         self._forget = forget
@@ -79,12 +103,14 @@ class Exchange:
         return piece
 
     def _consume(self, cost: int) -> None:
-        due = self._receive_credit.consume(cost)
-        if due and not self._all_in and not self.closed:
-            self._session.send(self._number, frames.encode_credit(Kind.WINDOW, self._number, due))
+        if self._all_in or self.closed:
+            return
+        due = self._receive_credit.consume(cost, self._loop.time())
+        if due:
+            self._session.send(self._number, frames.encode_credit(_WINDOW, self._number, due))
 
     async def _wait_to_read(self) -> None:
-        self._reader = asyncio.get_running_loop().create_future()
+        self._reader = self._loop.create_future()
         try:
             await self._reader
         finally:
@@ -110,7 +136,7 @@ class Exchange:
                 continue
             piece, rest = rest[: min(room, MAX_BODY)], rest[min(room, MAX_BODY) :]
             ends = end and not rest
-            frame = frames.encode(Kind.DATA, self._number, body=piece, flags=END if ends else 0)
+            frame = frames.encode(_DATA, self._number, body=piece, flags=END if ends else 0)
             self._send(frame, HEADER_SIZE + len(piece))
             if ends:
                 self._sent_all()
@@ -125,7 +151,7 @@ class Exchange:
             raise self._failure
         try:
             head = reply.SerializeToString()
-            frame = frames.encode(Kind.REPLY, self._number, head, body, flags=END if end else 0)
+            frame = frames.encode(_REPLY, self._number, head, body, flags=END if end else 0)
         except ValueError as error:
             self.reset(Code.BAD_MESSAGE, f"the reply's head does not fit: {error}", Delivered.YES)
             raise StreamReset(Code.BAD_MESSAGE, str(error), Delivered.YES) from error
@@ -146,7 +172,7 @@ class Exchange:
             self._close()
 
     async def _wait_for_credit(self) -> None:
-        self._writer = asyncio.get_running_loop().create_future()
+        self._writer = self._loop.create_future()
         try:
             await self._writer
         finally:
@@ -210,7 +236,7 @@ class Exchange:
         if self._all_in:
             raise ProtocolError(Code.BAD_MESSAGE, "more came after the end of the body")
         cost = len(body) + overhead
-        self._receive_credit.receive(cost)
+        self._receive_credit.receive(cost, self._loop.time())
         if body:
             self._inbox.append((body, cost))
         elif cost:
@@ -225,17 +251,17 @@ class Exchange:
         self._wake_reader()
 
     def _receive(self, frame: Frame) -> None:
-        match frame.kind:
-            case Kind.DATA:
-                self.receive_body(frame.body, end=frame.ends, overhead=HEADER_SIZE)
-            case Kind.WINDOW:
-                self._send_credit.grant(frames.decode_credit(frame))
-                self._wake_writer()
-            case Kind.REPLY if not self.answers and self._reply is None:
-                self._reply = read_message(Reply(), frame)
-                self.receive_body(frame.body, end=frame.ends)
-            case Kind.RESET:
-                self._fail(read_reset(frame))
+        kind = frame.kind
+        if kind == _DATA:
+            self.receive_body(frame.body, end=frame.ends, overhead=HEADER_SIZE)
+        elif kind == _WINDOW:
+            self._send_credit.grant(frames.decode_credit(frame))
+            self._wake_writer()
+        elif kind == _REPLY and not self.answers and self._reply is None:
+            self._reply = read_message(Reply(), frame)
+            self.receive_body(frame.body, end=frame.ends)
+        elif kind == _RESET:
+            self._fail(read_reset(frame))
 
     def _wake_reader(self) -> None:
         if self._reader is not None and not self._reader.done():

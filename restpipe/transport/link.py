@@ -43,7 +43,7 @@ class Link(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.peer_address: tuple[str, int] = ("", 0)
         self._owner = owner
-        self._loop = loop
+        self.loop = loop
         self._writable = True
         self._flush_scheduled = False
         self._closing = False
@@ -71,7 +71,7 @@ class Link(asyncio.Protocol):
         if self._closing:
             return
         try:
-            frames = self.connection.receive(data, self._loop.time())
+            frames = self.connection.receive(data, self.loop.time())
             if frames:
                 self._owner.frames_received(self, frames)
         except ProtocolError as error:
@@ -107,7 +107,7 @@ class Link(asyncio.Protocol):
         """There is something to send: it leaves with all else that comes up in this turn of the loop."""
         if not self._flush_scheduled and not self._closing:
             self._flush_scheduled = True
-            self._loop.call_soon(self._flush)
+            self.loop.call_soon(self._flush)
 
     async def wait_written(self) -> None:
         """Returns once all that was queued is written, and taken over where the session is durable.
@@ -116,7 +116,7 @@ class Link(asyncio.Protocol):
         """
         session = self.connection.session
         # A PONG says what was taken over; without asking, the last frames are acknowledged late.
-        self.connection.ping(self._loop.time())
+        self.connection.ping(self.loop.time())
         self.wake()
         # Polled: it is asked once in the life of a link, and the way of a frame stays as short as it is.
         while session is not None and session.pending and self.transport is not None:  # noqa: ASYNC110
@@ -130,7 +130,7 @@ class Link(asyncio.Protocol):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_WORDS_S):
                 await self._wait_pong()
-                self.connection.ping(self._loop.time())
+                self.connection.ping(self.loop.time())
                 self.wake()
                 await self._wait_pong()
 
@@ -153,7 +153,7 @@ class Link(asyncio.Protocol):
             self.transport.write(self.connection.goodbye(code, detail))
             self.transport.close()
             # A peer that reads nothing would keep the transport, and all that is in it, for ever.
-            self._loop.call_later(LAST_WORDS_S, self.abort)
+            self.loop.call_later(LAST_WORDS_S, self.abort)
 
     def abort(self) -> None:
         """Drops the transport at once. Idempotent."""
@@ -177,10 +177,10 @@ class Link(asyncio.Protocol):
             transport.write(data)
 
     def _arm_timer(self) -> None:
-        self._timer = self._loop.call_at(self.connection.next_tick, self._tick)
+        self._timer = self.loop.call_at(self.connection.next_tick, self._tick)
 
     def _tick(self) -> None:
-        now = self._loop.time()
+        now = self.loop.time()
         # The handshake may have moved the moment since the timer was set.
         if now >= self.connection.next_tick:
             try:

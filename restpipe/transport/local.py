@@ -21,6 +21,9 @@ HANDSHAKE_S = 5.0
 MAX_EXCHANGES = 8192
 """Events under way on one worker's link; past it `open` refuses."""
 
+_EVENT, _ORIGIN = Kind.EVENT, Kind.ORIGIN
+"""Looking a member of an enumeration up takes long, for what is done with every frame."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -90,14 +93,12 @@ class DaemonLink:
             raise StreamReset(Code.OVERLOADED, f"{MAX_EXCHANGES} events are under way", Delivered.NO)
         number = self._next_number
         try:
-            frame = frames.encode(
-                Kind.EVENT, number, event.SerializeToString(), body, flags=END if end else 0
-            )
+            frame = frames.encode(_EVENT, number, event.SerializeToString(), body, flags=END if end else 0)
         except ValueError as error:
             raise StreamReset(Code.BAD_REQUEST, str(error), Delivered.NO) from error
         self._next_number += 2
         session = link.connection.session
-        exchange = Exchange(session, number, event, forget=self._forget)
+        exchange = Exchange(session, number, event, loop=link.loop, forget=self._forget)
         exchange.sent_with_opening(len(body))
         self._exchanges[number] = exchange
         session.send(number, frame)
@@ -179,9 +180,9 @@ class DaemonLink:
             exchange = self._exchanges.get(frame.stream)
             if exchange is not None:
                 exchange.receive(frame)
-            elif frame.kind == Kind.ORIGIN and self._on_event is not None:
+            elif frame.kind == _ORIGIN and self._on_event is not None:
                 self._take_origin(frame)
-            elif frame.kind == Kind.EVENT and self._on_event is not None:
+            elif frame.kind == _EVENT and self._on_event is not None:
                 self._take_event(link, frame)
 
     def link_lost(self, link: Link, reason: str) -> None:
@@ -222,7 +223,9 @@ class DaemonLink:
         origin = self._origins.pop(frame.stream, None)
         if session is None or origin is None or self._on_event is None:
             raise ProtocolError(Code.BAD_FRAME, "an event of which the daemon did not say who sent it")
-        exchange = Exchange(session, frame.stream, Event(), origin=origin, forget=self._forget)
+        exchange = Exchange(
+            session, frame.stream, Event(), loop=link.loop, origin=origin, forget=self._forget
+        )
         self._exchanges[frame.stream] = exchange
         try:
             read_message(exchange.event, frame)

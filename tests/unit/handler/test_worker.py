@@ -67,7 +67,7 @@ class FakeDaemon:
         session.send(number, frames.encode(Kind.ORIGIN, number, origin.SerializeToString()))
         flags = frames.END if end else 0
         session.send(number, frames.encode(Kind.EVENT, number, event.SerializeToString(), body, flags=flags))
-        exchange = Exchange(session, number, event, forget=self._forget)
+        exchange = Exchange(session, number, event, loop=self.link.loop, forget=self._forget)
         exchange.sent_with_opening(len(body))
         self._exchanges[number] = exchange
         return exchange

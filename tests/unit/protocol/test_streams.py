@@ -13,6 +13,7 @@ from restpipe.protocol.frames import HEADER_SIZE, MAX_BODY, Kind
 from restpipe.protocol.streams import (
     INITIAL_CREDIT,
     MAX_CREDIT,
+    NEAR_CREDIT,
     ReceiveCredit,
     SendCredit,
     SendQueue,
@@ -132,6 +133,7 @@ class CreditPair:
     def __init__(self) -> None:
         self.sender = SendCredit()
         self.reader = ReceiveCredit()
+        self.now = 0.0
         self.wire: deque[int] = deque()
         """Costs of the frames under way."""
         self.inbox: deque[int] = deque()
@@ -154,18 +156,21 @@ class CreditPair:
     def deliver(self) -> None:
         if self.wire:
             cost = self.wire.popleft()
-            self.reader.receive(cost)
+            self.reader.receive(cost, self.now)
             self.inbox.append(cost)
 
     def read(self) -> None:
         if self.inbox:
-            due = self.reader.consume(self.inbox.popleft())
+            due = self.reader.consume(self.inbox.popleft(), self.now)
             if due:
                 self.grants.append(due)
 
     def grant(self) -> None:
         if self.grants:
             self.sender.grant(self.grants.popleft())
+
+    def pass_time(self) -> None:
+        self.now += 0.005
 
     @property
     def at_rest(self) -> bool:
@@ -175,7 +180,7 @@ class CreditPair:
 @settings(deadline=None)
 @given(
     st.lists(st.integers(1, 300_000), max_size=12),
-    st.lists(st.sampled_from(["deliver", "read", "grant"]), max_size=60),
+    st.lists(st.sampled_from(["deliver", "read", "grant", "pass_time"]), max_size=60),
 )
 def test_credit_never_deadlocks_and_is_never_overdrawn(sizes: list[int], moves: list[str]) -> None:
     pair = CreditPair()
@@ -194,34 +199,62 @@ def test_credit_never_deadlocks_and_is_never_overdrawn(sizes: list[int], moves: 
     assert pair.largest <= MAX_CREDIT
 
 
-def test_the_window_grows_to_its_most_and_no_further() -> None:
+def largest_window(round_trip_s: float, rounds: int = 200) -> int:
+    """What a sender that never tires has under way at most, when a grant needs so long to bear fruit."""
     pair = CreditPair()
     assert pair.send(10 * MAX_CREDIT) == INITIAL_CREDIT - HEADER_SIZE
-    for _ in range(200):
+    for _ in range(rounds):
         while pair.wire:
             pair.deliver()
         while pair.inbox:
             pair.read()
         while pair.grants:
             pair.grant()
+        pair.now += round_trip_s
         pair.send(10 * MAX_CREDIT)
-    assert MAX_CREDIT // 2 < pair.largest <= MAX_CREDIT
+    return pair.largest
+
+
+def test_over_a_long_way_the_window_grows_to_its_most_and_no_further() -> None:
+    assert MAX_CREDIT // 2 < largest_window(0.1) <= MAX_CREDIT
+
+
+@pytest.mark.parametrize("round_trip_s", [0.0, 0.0001, 0.001])
+def test_over_a_short_way_no_more_is_granted_than_fills_it(round_trip_s: float) -> None:
+    assert NEAR_CREDIT // 2 < largest_window(round_trip_s) <= NEAR_CREDIT
+
+
+def test_a_way_that_proves_shorter_narrows_the_window() -> None:
+    pair = CreditPair()
+    largest = []
+    for round_trip_s in (0.1,) * 50 + (0.001,) * 50:
+        pair.send(10 * MAX_CREDIT)
+        largest.append(sum(pair.wire) + sum(pair.inbox))
+        pair.now += round_trip_s
+        while pair.wire:
+            pair.deliver()
+        while pair.inbox:
+            pair.read()
+        while pair.grants:
+            pair.grant()
+    assert max(largest[:50]) > MAX_CREDIT // 2
+    assert INITIAL_CREDIT // 2 < largest[-1] <= NEAR_CREDIT
 
 
 def test_small_pieces_are_not_granted_one_by_one() -> None:
     reader = ReceiveCredit()
     grants = 0
     for _ in range(1000):
-        reader.receive(100)
-        grants += reader.consume(100) > 0
+        reader.receive(100, 0.0)
+        grants += reader.consume(100, 0.0) > 0
     assert 1 <= grants <= 4
 
 
 def test_more_than_was_granted_is_refused() -> None:
     reader = ReceiveCredit()
-    reader.receive(INITIAL_CREDIT)
+    reader.receive(INITIAL_CREDIT, 0.0)
     with pytest.raises(ProtocolError) as caught:
-        reader.receive(1)
+        reader.receive(1, 0.0)
     assert caught.value.code is Code.FLOW_CONTROL
 
 

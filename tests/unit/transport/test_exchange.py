@@ -27,12 +27,18 @@ class Pair:
         self.sessions = (Session(bytes(16), 0), Session(bytes(16), 0))
         self.forgotten: list[int] = []
         event = Event(verb="POST", target="/x")
-        self.opener = Exchange(self.sessions[0], NUMBER, event, forget=self.forgotten.append)
+        loop = asyncio.get_running_loop()
+        self.opener = Exchange(self.sessions[0], NUMBER, event, loop=loop, forget=self.forgotten.append)
         self.opener.sent_with_opening(len(body))
         opening = frames.encode(Kind.EVENT, NUMBER, event.SerializeToString(), body, flags=END if end else 0)
         self.sessions[0].send(NUMBER, opening)
         self.answerer = Exchange(
-            self.sessions[1], NUMBER, event, origin=Origin(peer="alpha"), forget=self.forgotten.append
+            self.sessions[1],
+            NUMBER,
+            event,
+            loop=loop,
+            origin=Origin(peer="alpha"),
+            forget=self.forgotten.append,
         )
         self.passed: list[Frame] = []
 

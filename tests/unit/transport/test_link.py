@@ -219,7 +219,7 @@ def test_a_peer_that_reads_nothing_cannot_hold_a_closed_link(monkeypatch: Any) -
                 def call_later(self, _: float, callback: Any) -> None:
                     timers.append(callback)
 
-            link._loop = Later()  # type: ignore[assignment]
+            link.loop = Later()  # type: ignore[assignment]
             link.close(Code.SHUTDOWN, "stops")
             await asyncio.sleep(0)
             assert owner.lost == []
