@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.faults.scene import Scene
+from tests.support.fixtures import authority, folder
 from tests.support.identities import Authority
 
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A temporary folder with a path short enough for Unix sockets in it (107 bytes)."""
-    with tempfile.TemporaryDirectory(prefix="rp-") as name:
-        yield Path(name)
-
-
-@pytest.fixture(scope="session")
-def authority() -> Iterator[Authority]:
-    with tempfile.TemporaryDirectory(prefix="rp-") as name:
-        yield Authority(Path(name))
+__all__ = ["authority", "folder", "scene"]
 
 
 @pytest.fixture

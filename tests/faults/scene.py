@@ -86,6 +86,10 @@ class Scene:
     def verdict(self, workload: Workload) -> Verdict:
         return compare(workload.outcomes, Account(self._records), self.deaths)
 
+    def runs(self, number: str) -> int:
+        """How often handlers have begun to run this event, on either side."""
+        return Account(self._records).runs[number]
+
     # What is done to processes. Each counts as a death from when it begins to when it is over.
 
     def kill(self, node: Node, part: str) -> None:

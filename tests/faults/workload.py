@@ -8,15 +8,15 @@ import os
 import random
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
+from typing import Any
 
 import httpx
 
 from tests.faults.content import content, digest
 from tests.faults.ledger import Outcome
+from tests.support.callers import Callers
 from tests.support.http import async_client
 from tests.support.nodes import Node
 
@@ -71,8 +71,8 @@ class Way:
     prefix: str
 
 
-class Workload:
-    """Callers in a thread of their own. Leaving the `with` block waits for what is under way."""
+class Workload(Callers):
+    """Leaving the `with` block waits for what is under way."""
 
     def __init__(
         self,
@@ -85,6 +85,7 @@ class Workload:
         seed: int = 0,
     ) -> None:
         """`callers` for each way, each pausing about `pause_s` between an answer and its next request."""
+        super().__init__()
         self.outcomes: list[Outcome] = []
         self._ways = ways
         self._kinds = kinds
@@ -96,20 +97,6 @@ class Workload:
         self._mark = os.urandom(3).hex()
         self._numbers = itertools.count(1)
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self._failure: BaseException | None = None
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._stopping.set()
-        self._thread.join()
-        if self._failure is not None:
-            raise self._failure
 
     def ended(self) -> int:
         """How many requests have come to an end, in whatever way."""
@@ -123,17 +110,11 @@ class Workload:
         enough = self.answered() + count
         return lambda: self.answered() >= enough
 
-    def _run(self) -> None:
-        try:
-            asyncio.run(self._all())
-        except BaseException as error:
-            self._failure = error
+    def _calls(self) -> Iterator[Coroutine[Any, Any, None]]:
+        return (self._call_on(way) for way in self._ways for _ in range(self._callers))
 
-    async def _all(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            for way in self._ways:
-                for _ in range(self._callers):
-                    group.create_task(self._call_on(way))
+    def _stop(self) -> None:
+        self._stopping.set()
 
     async def _call_on(self, way: Way) -> None:
         # One connection a request, as curl does.

@@ -10,28 +10,17 @@ import httpx
 import pytest
 
 from tests.support import http
+from tests.support.fixtures import authority, folder
 from tests.support.identities import Authority
 from tests.support.nodes import Node, Options, Pair
+
+__all__ = ["ECHO", "HANDLERS", "authority", "client_of", "folder", "pair"]
 
 HANDLERS = Path(__file__).parent / "handlers"
 """Folder of the event handlers that the tests serve."""
 ECHO: Options = {
     "handlers": {"path": str(HANDLERS), "event_class": "echo.Echo", "concurrency": 1000},
 }
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A temporary folder with a path short enough for Unix sockets in it (107 bytes)."""
-    with tempfile.TemporaryDirectory(prefix="rp-") as name:
-        yield Path(name)
-
-
-@pytest.fixture(scope="session")
-def authority() -> Iterator[Authority]:
-    """One CA for all tests that do nothing to it."""
-    with tempfile.TemporaryDirectory(prefix="rp-") as name:
-        yield Authority(Path(name))
 
 
 @pytest.fixture(scope="session")

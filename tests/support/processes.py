@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -206,6 +207,19 @@ def rss_bytes(pid: int) -> int:
             if line.startswith("VmRSS:"):
                 return int(line.split()[1]) * 1024
     return 0
+
+
+def is_steady(pids: Sequence[int], within: int = 1 << 20, looks: int = 20) -> Callable[[], bool]:
+    """A condition: their memory together has changed by less than that in the latest looks at it."""
+    seen: list[int] = []
+
+    def steady() -> bool:
+        seen.append(sum(map(rss_bytes, pids)))
+        time.sleep(0.05)
+        last = seen[-looks:]
+        return len(last) == looks and max(last) - min(last) < within
+
+    return steady
 
 
 def command_line(pid: int) -> str:
