@@ -5,13 +5,18 @@ from __future__ import annotations
 import functools
 import itertools
 import os
+import shlex
 import subprocess
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 SERVER_ADDRESS = "192.0.2.1"
 CLIENT_ADDRESS = "192.0.2.2"
 OTHER_ADDRESS = "192.0.2.3"
+OTHER_SERVER_ADDRESS = "192.0.2.101"
+SERVER_V6_ADDRESS = "2001:db8::1"
+CLIENT_V6_ADDRESS = "2001:db8::2"
 
 _numbers = itertools.count()
 
@@ -51,8 +56,13 @@ class Network:
                 *("ip", "-netns", self.server, "link", "add", "pipe", "type", "veth"),
                 *("peer", "name", "pipe", "netns", self.client),
             )
-            for name, address in ((self.server, SERVER_ADDRESS), (self.client, CLIENT_ADDRESS)):
+            for name, address, v6 in (
+                (self.server, SERVER_ADDRESS, SERVER_V6_ADDRESS),
+                (self.client, CLIENT_ADDRESS, CLIENT_V6_ADDRESS),
+            ):
                 self._in(name, "ip", "address", "add", f"{address}/24", "dev", "pipe")
+                # It need not ask whether somebody else has that address already.
+                self._in(name, "ip", "address", "add", f"{v6}/64", "dev", "pipe", "nodad")
                 self._in(name, "ip", "link", "set", "pipe", "up")
         except OSError:
             self._remove()
@@ -68,9 +78,14 @@ class Network:
         for name in (self.server, self.client):
             subprocess.run(["ip", "netns", "delete", name], capture_output=True)
 
-    def prefix(self, role: str) -> list[str]:
-        """What to put before a command to run it on that host."""
-        return ["nsenter", f"--net=/run/netns/{self.server if role == 'server' else self.client}"]
+    def prefix(self, role: str, hosts: Path | None = None) -> list[str]:
+        """What to put before a command to run it on that host, whose /etc/hosts can be a file of the test."""
+        name = self.server if role == "server" else self.client
+        enter = ["nsenter", f"--net=/run/netns/{name}"]
+        if hosts is None:
+            return enter
+        mount = f'mount --bind {shlex.quote(str(hosts))} /etc/hosts && exec "$@"'
+        return [*enter, "unshare", "--mount", "sh", "-c", mount, "sh"]
 
     # What happens to the cable.
 
@@ -79,6 +94,10 @@ class Network:
         self._rules(
             *["ip saddr 192.0.2.2-192.0.2.9 drop"] * from_client, *["ip saddr 192.0.2.1 drop"] * from_server
         )
+
+    def drop_family(self, family: str) -> None:
+        """Packets of one family vanish: "ip" or "ip6"."""
+        self._rules("drop", family=family)
 
     def reject(self) -> None:
         """A firewall resets all connections, and those to come."""
@@ -98,11 +117,16 @@ class Network:
         for verb, address in (("del", CLIENT_ADDRESS), ("add", OTHER_ADDRESS)):
             self._in(self.client, "ip", "address", verb, f"{address}/24", "dev", "pipe")
 
-    def _rules(self, *rules: str, hooks: tuple[str, ...] = ("input", "output")) -> None:
-        table = ["add table ip cable"]
+    def move_server(self) -> None:
+        """The server's old address is not its own any more."""
+        for verb, address in (("del", SERVER_ADDRESS), ("add", OTHER_SERVER_ADDRESS)):
+            self._in(self.server, "ip", "address", verb, f"{address}/24", "dev", "pipe")
+
+    def _rules(self, *rules: str, hooks: tuple[str, ...] = ("input", "output"), family: str = "ip") -> None:
+        table = [f"add table {family} cable"]
         for hook in hooks:
-            table.append(f"add chain ip cable {hook} {{ type filter hook {hook} priority 0; }}")
-            table += [f"add rule ip cable {hook} {rule}" for rule in rules]
+            table.append(f"add chain {family} cable {hook} {{ type filter hook {hook} priority 0; }}")
+            table += [f"add rule {family} cable {hook} {rule}" for rule in rules]
         self._in(self.server, "nft", "; ".join(table))
 
     def _in(self, name: str, *command: str) -> None:

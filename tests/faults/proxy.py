@@ -38,6 +38,11 @@ class Proxy:
         """Nothing passes, nothing is closed: as if the cable were pulled."""
         self.refusing = False
         """New connections are reset."""
+        self.overtaken = 0
+        """How many connections reached the target after one that came later."""
+        self._reordering = False
+        self._held_back: asyncio.Event | None = None
+        """Set to let that connection through."""
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -75,11 +80,16 @@ class Proxy:
         self.refusing = True
         self.reset()
 
+    def reorder(self) -> None:
+        """From now on every other connection reaches the target behind the one that comes after it."""
+        self._reordering = True
+
     def heal(self) -> None:
         """All that comes from now on passes untouched. What hung is cut."""
         if self.hanging:
             self.reset()
-        self.hanging = self.refusing = False
+        self.hanging = self.refusing = self._reordering = False
+        self._loop.call_soon_threadsafe(self._let_through)
         self.delay_s, self.bytes_per_s = 0.0, 0
 
     @property
@@ -104,10 +114,16 @@ class Proxy:
 
     async def _close(self) -> None:
         self._server.close()
+        self._let_through()
         for connection in list(self._connections):
             connection.reset()
         while self._connections:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
+
+    def _let_through(self) -> None:
+        if self._held_back is not None:
+            self._held_back.set()
+            self._held_back = None
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.dialed.append(self._loop.time())
@@ -118,8 +134,15 @@ class Proxy:
             if self.refusing:
                 connection.reset()
                 return
+            held_back = self._reordering and self._held_back is None
+            if held_back:
+                self._held_back = asyncio.Event()
+                await self._held_back.wait()
             far_reader, far_writer = await asyncio.open_connection(*self._target)
             connection.add(far_writer)
+            if not held_back and self._held_back is not None:
+                self.overtaken += 1
+                self._let_through()
             await connection.run((reader, far_writer), (far_reader, writer))
         except OSError:
             connection.reset()

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.faults.network import OTHER_ADDRESS, Network, unavailable
+from tests.faults.network import (
+    CLIENT_ADDRESS,
+    CLIENT_V6_ADDRESS,
+    OTHER_ADDRESS,
+    OTHER_SERVER_ADDRESS,
+    SERVER_ADDRESS,
+    SERVER_V6_ADDRESS,
+    Network,
+    unavailable,
+)
 from tests.faults.scene import Scene
 from tests.faults.test_links import all_answered
 from tests.support.conditions import wait_for
@@ -95,5 +105,54 @@ def test_a_laptop_that_wakes_up_in_another_network(scene: MakeScene, network: Ne
             network.change_address()
             for process in made.client.processes.values():
                 process.cont()
+            wait_for(load.more(50), "requests go on")
+        all_answered(made.verdict(load))
+
+
+@pytest.fixture
+def named(scene: MakeScene, network: Network, folder: Path) -> Scene:
+    """The client knows its server by a name alone, which its file of hosts (`folder`/hosts) resolves."""
+    made = scene(network=network)
+    made.client.prefix = network.prefix("client", folder / "hosts")
+    made.client.configure({"pipe": {"servers": [f"server.test:{made.pair.port}"]}})
+    made.server.configure({"pipe": {"bind": "::"}})
+    _resolve(folder, SERVER_ADDRESS, SERVER_V6_ADDRESS)
+    return made
+
+
+def _resolve(folder: Path, *addresses: str) -> None:
+    (folder / "hosts").write_text("".join(f"{address} server.test\n" for address in addresses))
+
+
+@pytest.mark.parametrize(
+    ("lost", "address"), [("ip", CLIENT_V6_ADDRESS), ("ip6", CLIENT_ADDRESS)], ids=["IPv4", "IPv6"]
+)
+def test_where_one_family_is_lost_the_other_is_dialed(
+    named: Scene, network: Network, lost: str, address: str
+) -> None:
+    """Without a word about the one: all attempts at it would last far longer than the head start it has."""
+    network.drop_family(lost)
+    with named as made:
+        made.server.pipe.wait_log(rf"client-1 at (::ffff:)?{address}:\d+ is connected")
+        with made.load(seed=27) as load:
+            wait_for(load.more(30), "requests")
+            network.heal()
+            network.drop_family("ip" if lost == "ip6" else "ip6")
+            made.server.pipe.wait_log(r"client-1 at .* is connected and resumes its session")
+            wait_for(load.more(50), "requests go on")
+        all_answered(made.verdict(load))
+        assert "cannot connect" not in made.client.pipe.log_text()
+
+
+def test_a_name_is_looked_up_anew_each_time(named: Scene, network: Network, folder: Path) -> None:
+    """The server has another address from one moment to the next, and keeps its name."""
+    _resolve(folder, SERVER_ADDRESS)
+    with named as made:
+        with made.load(seed=28) as load:
+            wait_for(load.more(30), "requests")
+            network.move_server()
+            made.client.pipe.wait_log(rf"cannot connect to server.test:{made.pair.port}")
+            _resolve(folder, OTHER_SERVER_ADDRESS)
+            made.client.pipe.wait_log(rf"at {OTHER_SERVER_ADDRESS}:\d+ is connected and resumes its session")
             wait_for(load.more(50), "requests go on")
         all_answered(made.verdict(load))

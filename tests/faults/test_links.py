@@ -67,3 +67,17 @@ def test_a_link_that_is_away_for_a_while(scene: MakeScene) -> None:
             made.link.heal()
             wait_for(load.more(50), "requests go on")
         all_answered(made.verdict(load))
+
+
+def test_connections_that_arrive_in_another_order(scene: MakeScene) -> None:
+    """What the client has long given up reaches the server behind what came after it, and harms nobody."""
+    with scene({"pipe": {"handshake_timeout_s": 1.0}}) as made:
+        with made.load(seed=5) as load:
+            for number in range(1, 4):
+                wait_for(load.more(20), "requests")
+                made.link.reorder()
+                made.link.reset()
+                wait_for(lambda n=number: made.link.overtaken >= n, "a connection is overtaken")
+                wait_for(load.more(20), "requests go on")
+                made.link.heal()
+        all_answered(made.verdict(load))

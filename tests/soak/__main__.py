@@ -17,6 +17,8 @@ from tests.support.identities import Authority
 
 WAIT_S = 20.0
 MAX_TOLD = 40
+OPTIONS = {"pipe": {"handshake_timeout_s": 2.0}}
+"""Shorter than a fault: whoever is held back dials again before it is over."""
 
 
 def main() -> int:
@@ -28,7 +30,7 @@ def main() -> int:
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="rp-") as folder, tempfile.TemporaryDirectory(prefix="rp-") as ca:
-        scene = Scene(Path(folder), Authority(Path(ca)))
+        scene = Scene(Path(folder), Authority(Path(ca)), OPTIONS)
         verdict, faults = soak(scene, arguments.seconds, arguments.seed, arguments.callers)
         if not verdict.good:
             tell(verdict, faults)

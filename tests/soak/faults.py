@@ -29,6 +29,7 @@ class Faults:
             (3, self._hang_link),
             (2, self._refuse),
             (2, self._slow_link),
+            (2, self._reorder),
             (4, self._kill),
             (4, self._restart),
             (3, self._stand_still),
@@ -84,6 +85,15 @@ class Faults:
         pause_s = self._pause()
         link.heal()
         return f"{what}, for {pause_s:.2f} s"
+
+    def _reorder(self) -> str:
+        link = self._scene.link
+        before = link.overtaken
+        link.reorder()
+        link.reset()
+        pause_s = self._pause()
+        link.heal()
+        return f"{link.overtaken - before} connections overtaken within {pause_s:.2f} s"
 
     # Processes.
 
