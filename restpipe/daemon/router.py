@@ -26,6 +26,8 @@ from restpipe.protocol.streams import INITIAL_CREDIT, MAX_CREDIT
 Resolve = Callable[[str, Callable[[frozenset[str], float], None]], None]
 """Looks a host name up, then calls back with its addresses (none where there are none) and the time."""
 
+_EVENT, _RESET, _WINDOW, _ORIGIN = Kind.EVENT, Kind.RESET, Kind.WINDOW, Kind.ORIGIN
+"""Looking a member of an enumeration up takes longer than most of what is done with a frame."""
 RELAYED = frozenset((Kind.REPLY, Kind.DATA, Kind.RESET, Kind.WINDOW))
 SLACK = 65536
 """What may wait of one stream beyond its credit: frames that cost no credit."""
@@ -100,7 +102,8 @@ class Router:
         self.deadlines = deadlines
         self._peers = peers
         self._pool = pool
-        self._limits = limits
+        self.limits = limits
+        """May be changed at any time, for events to come."""
         self._resolve = resolve
         self._server = server
         """On a client: whom every event is for."""
@@ -111,7 +114,7 @@ class Router:
     def from_sender(self, channel: Channel, received: list[Frame], now: float) -> None:
         """Stream frames of a web worker, in order. What it opens goes to a peer."""
         for frame in received:
-            if frame.kind == Kind.EVENT:
+            if frame.kind == _EVENT:
                 if self._may_open(channel, frame):
                     self._open_to_peer(channel, frame, now)
             else:
@@ -120,7 +123,7 @@ class Router:
     def from_peer(self, peer: Peer, channel: Channel, received: list[Frame], now: float) -> None:
         """Stream frames of another daemon, in order. What it opens goes to a handler worker."""
         for frame in received:
-            if frame.kind == Kind.EVENT:
+            if frame.kind == _EVENT:
                 if self._may_open(channel, frame):
                     self._open_to_worker(peer, channel, frame, now)
             else:
@@ -138,7 +141,7 @@ class Router:
         if self._draining:
             _tell(channel, frame.stream, StreamReset(Code.DRAINING, STOPS, Delivered.NO))
             return False
-        if len(channel.routes) >= self._limits.max_streams:
+        if len(channel.routes) >= self.limits.max_streams:
             reset = StreamReset(Code.OVERLOADED, "too many events are under way on this link", Delivered.NO)
             _tell(channel, frame.stream, reset)
             return False
@@ -154,15 +157,15 @@ class Router:
                 self._hold(route, route.waiting, frame)
                 return
             far, number = route.answerer, route.answerer_number
-            over = kind == Kind.RESET
+            over = kind == _RESET
         else:
             far, number = route.opener, route.opener_number
-            over = kind == Kind.RESET or (kind != Kind.WINDOW and frame.ends)
+            over = kind == _RESET or (kind != _WINDOW and frame.ends)
         if far is None:
             return
         queue = far.session.queue
         # A reset overtakes what it makes pointless; it need not go where the event itself never went.
-        if kind != Kind.RESET or not queue.drop(number):
+        if kind != _RESET or not queue.drop(number):
             far.session.send(number, frame.renumbered(number))
         if over:
             self._close(route, now)
@@ -171,7 +174,7 @@ class Router:
 
     def _hold(self, route: Route, waiting: Waiting, frame: Frame) -> None:
         """Keeps what follows an event that waits."""
-        if frame.kind == Kind.RESET:
+        if frame.kind == _RESET:
             self._stop_waiting(route, waiting)
             del route.opener.routes[route.opener_number]
             return
@@ -184,12 +187,17 @@ class Router:
 
     def _open_to_peer(self, channel: Channel, frame: Frame, now: float) -> None:
         route = Route(channel, frame.stream)
+        server = self._server
+        if server is not None and server.online and server.channel is not None:
+            # A client's events are all for the same: this one need not be read.
+            self._send_to_peer(route, server.channel, frame)
+            return
         try:
             event = read_message(Event(), frame)
         except ProtocolError as fault:
             self._refuse(route, fault.code, fault.detail)
             return
-        peer = self._server or self._peers.get(event.to)
+        peer = server or self._peers.get(event.to)
         if peer is not None and peer.online and peer.channel is not None:
             self._send_to_peer(route, peer.channel, frame)
             return
@@ -220,9 +228,9 @@ class Router:
         self._stand_in_line(route, waiting, line)
 
     def _send_to_peer(self, route: Route, channel: Channel, frame: Frame) -> None:
-        if len(channel.routes) >= self._limits.max_streams:
+        if len(channel.routes) >= self.limits.max_streams:
             self._refuse(route, Code.OVERLOADED, "too many events are under way to this peer")
-        elif channel.session.queue.size >= self._limits.backlog_bytes:
+        elif channel.session.queue.size >= self.limits.backlog_bytes:
             self._refuse(route, Code.OVERLOADED, "too much waits to be sent to this peer")
         else:
             number = self._connect(route, channel)
@@ -231,7 +239,7 @@ class Router:
     def _send_to_worker(self, route: Route, worker: Worker, origin: bytes, frame: Frame) -> None:
         number = self._connect(route, worker)
         # In one piece: were the event taken back after its origin had left, that would stay there for ever.
-        worker.session.send(number, frames.encode(Kind.ORIGIN, number, origin) + frame.renumbered(number))
+        worker.session.send(number, frames.encode(_ORIGIN, number, origin) + frame.renumbered(number))
 
     def _connect(self, route: Route, answerer: Channel) -> int:
         number = answerer.new_number()

@@ -24,6 +24,7 @@ _NOT_THE_HANDLERS = frozenset(
 ) | {"content-type", "x-event-return-code"}
 _CODES = range(-(2**31), 2**31)
 _BODILESS = frozenset((204, 304))
+_NO_STREAM = frozenset((dict, list, int, float, bool))
 # `allow_nan=False`: NaN is no JSON, and few callers could read it.
 _encode_json = json.JSONEncoder(allow_nan=False).encode
 
@@ -112,7 +113,8 @@ def _encode(data: Any, content_type: str | None) -> tuple[bytes | Stream, str]:
         return data.encode("utf-8"), content_type or JSON
     if isinstance(data, (bytes, bytearray, memoryview)):
         return bytes(data), content_type or BYTES
-    if is_stream(data):
+    # Asking what is a stream takes long, and most answers are one of these.
+    if type(data) not in _NO_STREAM and is_stream(data):
         return Stream(data, _length(data)), content_type or BYTES
     if content_type is None or is_json(content_type):
         return _encode_json(data).encode("ascii"), content_type or JSON

@@ -52,6 +52,8 @@ class DaemonLink:
         self._link: Link | None = None
         self._exchanges: dict[int, Exchange] = {}
         self._origins: dict[int, Origin] = {}
+        self._latest_origin = (b"", Origin())
+        """As it came, and read: mostly the next is the same."""
         self._next_number = 1
         self._draining = False
         self._connected = asyncio.Event()
@@ -216,7 +218,10 @@ class DaemonLink:
 
     def _take_origin(self, frame: Frame) -> None:
         if len(self._origins) < MAX_EXCHANGES:
-            self._origins[frame.stream] = read_message(Origin(), frame)
+            head = frame.head
+            if head != self._latest_origin[0]:
+                self._latest_origin = (head, read_message(Origin(), frame))
+            self._origins[frame.stream] = self._latest_origin[1]
 
     def _take_event(self, link: Link, frame: Frame) -> None:
         session = link.connection.session

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -107,6 +106,7 @@ class Events:
         self._web = web
         self._link = link
         self._statistics = statistics
+        self._ids = events.EventIds()
         self._in_flight = 0
 
     async def answer(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, **_: object) -> None:
@@ -142,7 +142,7 @@ class Events:
     def _begin(self, req: falcon.asgi.Request, destination: Destination, call: Call) -> events.Request:
         self._in_flight += 1
         call.on_end = self._end
-        call.event_id = os.urandom(16)
+        call.event_id = self._ids.next()
         length = call.connection.framing.length
         return events.of_request(call.event_id, req.method, destination, req.scope["headers"], length)
 
@@ -165,6 +165,7 @@ class Events:
             Upload(call.receive, framing, most=web.max_body_bytes, keep=web.keep_body_bytes),
             repeatable=request.has_key or event.verb in resend.REPEATABLE,
             deadline=call.allow(wait_s),
+            loop=call.loop,
         )
         self._statistics.tick(stats.SEND)
         if _log.isEnabledFor(logging.DEBUG):

@@ -39,7 +39,7 @@ class Call:
         self.expired = False
         self.on_end: Callable[[], None] | None = None
         self._task = task
-        self._loop = task.get_loop()
+        self.loop = task.get_loop()
         self._timer: asyncio.TimerHandle | None = None
         connection.on_hangup = self._hang_up
 
@@ -47,8 +47,8 @@ class Call:
         """Sets the time anew; returns the moment of its end by the loop's clock."""
         if self._timer is not None:
             self._timer.cancel()
-        deadline = self._loop.time() + seconds
-        self._timer = self._loop.call_at(deadline, self._expire)
+        deadline = self.loop.time() + seconds
+        self._timer = self.loop.call_at(deadline, self._expire)
         return deadline
 
     def survive(self) -> bool:

@@ -1,7 +1,9 @@
-"""From the head of an HTTP request to the event that it asks for. Pure."""
+"""From the head of an HTTP request to the event that it asks for."""
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -15,6 +17,17 @@ _LEFT_OUT = frozenset(
     # Host names the near end of the pipe, and the length travels in a field of its own.
     {name.encode() for name in HOP_BY_HOP} | {b"host", b"content-length", b"expect"}
 ) - {b"connection"}
+
+
+class EventIds:
+    """Names for events, 16 bytes each: what no other process has drawn by chance, and a count."""
+
+    def __init__(self) -> None:
+        self._process = os.urandom(8)
+        self._count = itertools.count(1)
+
+    def next(self) -> bytes:
+        return self._process + next(self._count).to_bytes(8, "big")
 
 
 class Request(NamedTuple):

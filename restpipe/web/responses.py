@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from typing import Any, NamedTuple
@@ -110,7 +111,7 @@ def of_reply(reply: Reply) -> Head:
         raise BadReply(f"the handler answered with HTTP status {status}")
     headers = [(RETURN_CODE, str(reply.code))]
     if reply.content_type:
-        headers.append(("content-type", _checked("content-type", reply.content_type)))
+        headers.append(("content-type", _content_type(reply.content_type)))
     if reply.headers:
         headers += _passed_on(reply)
     if reply.HasField("body_length") and status not in BODILESS:
@@ -130,6 +131,12 @@ def _passed_on(reply: Reply) -> Headers:
         for header in reply.headers
         if (name := header.name.lower()) not in _OURS and name not in listed
     ]
+
+
+@functools.lru_cache(maxsize=64)
+def _content_type(value: str) -> str:
+    """Few are ever answered with, and nearly every reply has one."""
+    return _checked("content-type", value)
 
 
 def _checked(name: str, value: str) -> str:

@@ -33,7 +33,14 @@ class Sending:
     """
 
     def __init__(
-        self, link: Link, event: Event, upload: Upload, *, repeatable: bool, deadline: float
+        self,
+        link: Link,
+        event: Event,
+        upload: Upload,
+        *,
+        repeatable: bool,
+        deadline: float,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.exchange: Exchange | None = None
         """The latest send; its reply's body is read from here."""
@@ -42,8 +49,8 @@ class Sending:
         self._upload = upload
         self._deadline = deadline
         self._history = resend.History(repeatable)
-        self._loop = asyncio.get_running_loop()
-        self._begun = self._loop.time()
+        self._loop = loop
+        self._begun = loop.time()
         self._pump: asyncio.Task[None] | None = None
         self._under_way = False
         """A send has left this worker, and nothing has been heard of it."""

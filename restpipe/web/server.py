@@ -17,7 +17,7 @@ from gunicorn.glogging import Logger  # type: ignore[import-untyped]
 
 from restpipe.errors import ConfigError
 from restpipe.host import logs
-from restpipe.host.config import Config
+from restpipe.host.config import Config, renewed
 from restpipe.host.notify import Notifier
 from restpipe.host.stats import Stats
 from restpipe.protocol.schema_pb2 import ROLE_WEB
@@ -75,6 +75,16 @@ class Server(BaseApplication):  # type: ignore[misc]
         self._config = config
         self._notifier = notifier
         super().__init__()
+
+    def reload(self) -> None:
+        """On SIGHUP, before new workers take the place of the old."""
+        try:
+            self._config, _ = renewed(self._config)
+        except ConfigError as error:
+            _log.error("not reloaded, going on with the configuration as it was: %s", error)
+        else:
+            logs.set_level(self._config.log)
+        super().reload()
 
     def load_config(self) -> None:
         for name, value in self._settings().items():

@@ -1,10 +1,17 @@
 from __future__ import annotations
 
-from restpipe.web.events import of_request
+from restpipe.web.events import EventIds, of_request
 from restpipe.web.paths import Destination
 
 ID = bytes(range(16))
 TO = Destination("a", "/time//x")
+
+
+def test_ids_are_never_given_twice() -> None:
+    mine, others = EventIds(), EventIds()
+    given = [ids.next() for ids in (mine, others) for _ in range(100)]
+    assert len(set(given)) == 200
+    assert {len(each) for each in given} == {16}
 
 
 def test_what_the_event_says() -> None:

@@ -66,7 +66,14 @@ def sending(link: Link, *, body: bytes = b"", repeatable: bool = False, keep: in
     framing = Framing(len(body), False) if body else NO_BODY
     upload = Upload(receive, framing, most=10**9, keep=keep)
     deadline = asyncio.get_running_loop().time() + 30
-    return Sending(link, Event(id=b"i" * 16, verb="POST"), upload, repeatable=repeatable, deadline=deadline)
+    return Sending(
+        link,
+        Event(id=b"i" * 16, verb="POST"),
+        upload,
+        repeatable=repeatable,
+        deadline=deadline,
+        loop=asyncio.get_running_loop(),
+    )
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
@@ -207,9 +214,8 @@ def test_an_announced_body_that_does_not_come() -> None:
 
         link = Link()
         upload = Upload(receive, Framing(5, False), most=10, keep=10)
-        life = Sending(
-            link, Event(), upload, repeatable=True, deadline=asyncio.get_running_loop().time() + 30
-        )
+        loop = asyncio.get_running_loop()
+        life = Sending(link, Event(), upload, repeatable=True, deadline=loop.time() + 30, loop=loop)
         with pytest.raises(StreamReset) as told:
             await life.reply()
         assert (told.value.code, told.value.delivered) == (Code.CANCELLED, Delivered.NO)
