@@ -10,23 +10,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.machines import SUITES, Image, Machine, booted, missing
+from tests.support.processes import CHECKOUT
+from tests.system.machines import SUITES, Image, Machine, booted, copy_checkout, have_own_mounts, missing
 from tests.system.walkthrough import join
 
 CACHE = "RESTPIPE_SYSTEM_CACHE"
 """Names a folder whose images outlive the run, for whoever works on these tests."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    ours = any(Path(__file__).parent in item.path.parents for item in items)
-    if ours and (reason := missing()):
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if not any(Path(__file__).parent in item.path.parents for item in session.items):
+        return
+    if reason := missing():
         # Not skipped: who asks for these tests must not take it for a pass.
         raise pytest.UsageError(reason)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def cleared_when_terminated() -> None:
-    """SIGTERM, like SIGINT, ends the run in good order: machines, mounts and folders are cleared."""
+    have_own_mounts()
+    # Like SIGINT, it ends the run in good order: machines and folders are cleared.
     signal.signal(signal.SIGTERM, lambda *_: pytest.exit("terminated", returncode=143))
 
 
@@ -37,9 +36,15 @@ def work() -> Iterator[Path]:
         yield Path(name)
 
 
+@pytest.fixture(scope="session")
+def checkout(work: Path) -> Path:
+    """All packages are built from the same files, whatever is edited meanwhile."""
+    return copy_checkout(CHECKOUT, work / "checkout")
+
+
 @pytest.fixture(scope="session", params=os.environ.get("RESTPIPE_SYSTEM_SUITES", " ".join(SUITES)).split())
-def image(request: pytest.FixtureRequest, work: Path) -> Image:
-    return Image(request.param, Path(os.environ.get(CACHE) or work / "images"))
+def image(request: pytest.FixtureRequest, work: Path, checkout: Path) -> Image:
+    return Image(request.param, Path(os.environ.get(CACHE) or work / "images"), checkout)
 
 
 @pytest.fixture(scope="session")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from tests.support.conditions import wait_for
-from tests.support.http import Http
 from tests.system.machines import Machine
 
 FOLDER = "/var/lib/ledger"
@@ -63,17 +63,24 @@ def keep_ledger(server: Machine) -> None:
 
 
 class Load:
-    """Sends each number once; in a refusal that says "not delivered" it is sent again."""
+    """Sends each number once; in a refusal that says "not delivered" it is sent again.
 
-    def __init__(self, client: Machine, server: Machine, *, threads: int = 4) -> None:
+    `readers` are threads beside it that only ask (GET).
+    """
+
+    def __init__(self, client: Machine, server: Machine, *, threads: int = 4, readers: int = 0) -> None:
         self._client = client
         self._server = server
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._run, args=(n,)) for n in range(threads)]
+        self._threads += [threading.Thread(target=self._read) for _ in range(readers)]
         self._lock = threading.Lock()
         self.answered: set[str] = set()
         self.unknown: list[str] = []
         self.refused: list[str] = []
+        self.reads = 0
+        self.failed_reads: list[str] = []
+        self.slowest_s = 0.0
         self.versions: Counter[int] = Counter()
 
     def __enter__(self) -> Self:
@@ -106,7 +113,12 @@ class Load:
         assert not twice, f"twice: {twice[:10]}"
 
     def __str__(self) -> str:
-        return f"{len(self.answered)} answered, {self.refused[-5:]} refused, {self.unknown[-5:]} unknown"
+        return (
+            f"{len(self.answered)} answered (the slowest in {self.slowest_s:.1f} s), "
+            f"{len(self.refused)} refused: {self.refused[-5:]}, "
+            f"{len(self.unknown)} unknown: {self.unknown[-5:]}, "
+            f"{self.reads} read, {len(self.failed_reads)} not: {self.failed_reads[-5:]}"
+        )
 
     def _run(self, thread: int) -> None:
         number = 0
@@ -116,14 +128,15 @@ class Load:
 
     def _send(self, number: str) -> None:
         while not self._stop.is_set():
+            began = time.monotonic()
             try:
-                http = Http(self._client.file("/run/restpipe-client/web.sock"))
-                answer = http.request("POST", f"/server/entry//{number}")
+                answer = self._client.http("client").request("POST", f"/server/entry//{number}")
             except OSError as error:
                 self.unknown.append(f"{number}: {error}")
                 return
             if answer.event_code == 0:
                 with self._lock:
+                    self.slowest_s = max(self.slowest_s, time.monotonic() - began)
                     self.answered.add(number)
                     self.versions[answer.json] += 1
                 return
@@ -133,6 +146,18 @@ class Load:
                 return
             self.refused.append(f"{number}: {answer.status} {answer.json.get('type')}")
             self._stop.wait(0.2)
+
+    def _read(self) -> None:
+        while not self._stop.is_set():
+            try:
+                answer = self._client.http("client").get("/server/entry")
+            except OSError as error:
+                self.failed_reads.append(str(error))
+                continue
+            if answer.event_code == 0:
+                self.reads += 1
+            else:
+                self.failed_reads.append(f"{answer.status} {answer.json}")
 
 
 def server_file(server: Machine) -> Path:

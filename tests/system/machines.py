@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import shlex
 import shutil
@@ -16,7 +17,6 @@ from typing import Self
 
 from tests.support.conditions import wait_for
 from tests.support.http import Answer, Http
-from tests.support.processes import CHECKOUT
 
 SUITES = {"bookworm": 12, "trixie": 13}
 TOOLS = ("mmdebstrap", "systemd-nspawn", "nsenter", "setpriv", "unshare", "ip", "mount", "git")
@@ -67,13 +67,35 @@ def call(*command: str | Path, timeout_s: float = 1200.0, **environ: str) -> str
     return done.stdout
 
 
+def have_own_mounts() -> None:
+    """From here on this process' mounts are nobody else's, and go with it, however it ends."""
+    new_mounts = 0x00020000
+    if ctypes.CDLL(None, use_errno=True).unshare(new_mounts) != 0:
+        raise OSError(ctypes.get_errno(), "a mount namespace of its own")
+    call("mount", "--make-rprivate", "/")
+
+
+def copy_checkout(of: Path, to: Path) -> Path:
+    """A copy of all files that are not ignored, for packaging/build-deb to build."""
+    listed = call("git", "-c", f"safe.directory={of}", "-C", of, "ls-files", "-z", "--cached", "--others",
+                  "--exclude-standard", "--deduplicate")  # fmt: skip
+    for name in filter(None, listed.split("\0")):
+        # What is deleted and not committed is listed, too.
+        if (of / name).is_file():
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(of / name, to / name)
+    call("git", "init", "--quiet", to)
+    return to
+
+
 class Image:
     """A release of Debian with the package beside it, and all that the package needs in apt's cache."""
 
-    def __init__(self, suite: str, folder: Path) -> None:
-        """Builds what is not in `folder` yet."""
+    def __init__(self, suite: str, folder: Path, checkout: Path) -> None:
+        """Builds what is not in `folder` yet, and the package from `checkout` in any case."""
         self.suite = suite
-        self.version = f"{_upstream()}~deb{SUITES[suite]}"
+        self.checkout = checkout
+        self.version = f"{_upstream(checkout)}~deb{SUITES[suite]}"
         self.folder = folder / suite
         self.root = self.folder / "root"
         self.packages = self.folder / "packages"
@@ -83,10 +105,12 @@ class Image:
         if not (self.root / "etc").exists():
             self._make_root()
 
-    def build(self, version: str, *, lintian: bool = False) -> Path:
-        """The package in this version."""
+    def build(self, version: str, *, lintian: bool = False, checkout: Path | None = None) -> Path:
+        """The package in this version. AssertionError for anything that lintian has to say."""
         environ = {"RESTPIPE_BUILD_ROOT": str(self._build_root), "LINTIAN": "1" if lintian else ""}
-        call(CHECKOUT / "packaging/build-deb", self.suite, self.packages, version, **environ)
+        call(
+            (checkout or self.checkout) / "packaging/build-deb", self.suite, self.packages, version, **environ
+        )
         return self.packages / f"restpipe_{version}_all.deb"
 
     def _make_root(self) -> None:
@@ -104,8 +128,8 @@ class Image:
         draft.rename(self.root)
 
 
-def _upstream() -> str:
-    first = (CHECKOUT / "packaging/debian/changelog").read_text().splitlines()[0]
+def _upstream(checkout: Path) -> str:
+    first = (checkout / "packaging/debian/changelog").read_text().splitlines()[0]
     return first.partition("(")[2].partition(")")[0]
 
 
@@ -281,6 +305,13 @@ class Machine:
     def show(self, unit: str, name: str) -> str:
         """A property of a unit."""
         return self.run(f"systemctl show --value --property={name} {shlex.quote(unit)}").strip()
+
+    def parts(self) -> list[str]:
+        """The services of RestPipe's that have a process now."""
+        units = self.run(
+            "systemctl list-units --plain --no-legend --state=active 'restpipe-*.service'"
+        ).splitlines()
+        return [unit for line in units if self.main_pid(unit := line.split()[0])]
 
     def main_pid(self, unit: str) -> int:
         return int(self.show(unit, "MainPID"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.ledger import Load, keep_ledger
-from tests.system.machines import Image, Machine, booted
+from tests.system.machines import Image, Machine, booted, copy_checkout
 from tests.system.walkthrough import ask, join
 
 
@@ -21,24 +22,47 @@ def own(image: Image, work: Path) -> Iterator[list[Machine]]:
         yield both
 
 
-def test_upgrade_under_load(own: list[Machine], image: Image) -> None:
+@pytest.fixture
+def own_umask() -> Iterator[None]:
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
+
+
+@pytest.fixture
+def previous(image: Image, work: Path) -> Path:
+    """An older version of the package, which shipped another configuration."""
+    checkout = copy_checkout(image.checkout, work / f"previous-{image.suite}")
+    for role in ("server", "client"):
+        with (checkout / f"packaging/etc/{role}.toml").open("a") as file:
+            file.write("# As it was in the version before.\n")
+    return image.build("0.9.9", checkout=checkout)
+
+
+def test_upgrade_under_load(own: list[Machine], image: Image, previous: Path) -> None:
+    """Events wait while the parts restart: not even one is refused. What a user has written is kept."""
     server, client = own
-    newest = image.package
-    image.package = image.build("0.9.9")
-    try:
-        join(server, client)
-    finally:
-        image.package = newest
+    join(server, client, previous)
     keep_ledger(server)
-    server.run("echo '# mine' >> /etc/restpipe/server.toml")
     client.wait_answer("client", "/server/entry")
-    before = server.run("sha256sum /var/lib/restpipe/server/key.pem /etc/restpipe/server.toml")
-    with Load(client, server) as load:
-        server.install(newest)
-        client.install(newest)
-        load.go_on(100)
-    assert "0.9.9" not in server.run("dpkg-query --show restpipe")
-    assert server.run("sha256sum /var/lib/restpipe/server/key.pem /etc/restpipe/server.toml") == before
+    mine = "sha256sum /var/lib/restpipe/server/* /var/lib/restpipe/ca/* /etc/restpipe/server.toml 2>/dev/null"
+    before = server.run(f"{mine} || true")
+    assert "/key.pem" in before
+    with Load(client, server, readers=2) as load:
+        for machine in (server, client):
+            pids = {unit: machine.main_pid(unit) for unit in machine.parts()}
+            machine.install(image.package)
+            assert all(machine.main_pid(unit) != pid for unit, pid in pids.items()), (
+                "restarted by the upgrade"
+            )
+            load.go_on(100)
+    assert load.reads > 100
+    assert not load.failed_reads, load
+    assert not load.unknown, load
+    assert not load.refused, load
+    assert server.run("dpkg-query --show restpipe").split() == ["restpipe", image.version]
+    assert server.run(f"{mine} || true") == before
+    assert "the version before" not in client.file("/etc/restpipe/client.toml").read_text()
 
 
 def test_both_roles_on_one_machine(own: list[Machine]) -> None:
@@ -98,8 +122,9 @@ def test_manual_completion_and_examples(own: list[Machine]) -> None:
     assert json.loads(server.run("restpipe config server --json"))
 
 
-def test_the_same_bytes_twice(image: Image, work: Path) -> None:
+def test_the_same_bytes_twice(image: Image, work: Path, own_umask: None) -> None:
+    """From another copy of the checkout, made by somebody with another umask, at another time."""
     first = image.package.read_bytes()
-    image.build(image.version)
-    assert image.package.read_bytes() == first
+    again = image.build(image.version, checkout=copy_checkout(image.checkout, work / f"again-{image.suite}"))
+    assert again.read_bytes() == first
     assert subprocess.run(["dpkg-deb", "--info", image.package], capture_output=True).returncode == 0

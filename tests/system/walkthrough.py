@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 from tests.system.machines import Machine
 
@@ -14,14 +15,14 @@ FOUR = (
 )
 
 
-def join(server: Machine, client: Machine) -> None:
-    """From two empty machines to a pipe."""
-    server.install(server.image.package)
+def join(server: Machine, client: Machine, package: Path | None = None) -> None:
+    """From two empty machines to a pipe. `package` is another one than the image's."""
+    server.install(package or server.image.package)
     server.run("systemctl start restpipe-server")
     said = server.run("cd /root && restpipe-ca issue web1")
     command = said.strip().splitlines()[-1].strip()
     assert "restpipe identity install" in command, said
-    client.install(client.image.package)
+    client.install(package or client.image.package)
     shutil.copy(server.file("/root/web1.bundle"), client.file("/root/web1.bundle"))
     client.run(f"cd /root && {command}")
     client.run("systemctl start restpipe-client")
