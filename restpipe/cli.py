@@ -18,8 +18,10 @@ import click
 from restpipe import __version__
 from restpipe.errors import ConfigError, RestPipeError
 from restpipe.host import config_text, logs
-from restpipe.host.config import Config, Role, load
+from restpipe.host.config import Config, Role, load, without_effect
 from restpipe.host.parent import die_with
+
+_log = logging.getLogger(__name__)
 
 
 class _Commands(click.Group):
@@ -56,6 +58,10 @@ def _begin(process: str, role: Role, file: Path | None, parent: int | None) -> C
         die_with(parent)
     config = load(role, file=file)
     logs.configure(config.log, process=process)
+    unknown = without_effect()
+    # The parent has said it.
+    if unknown and parent is None:
+        _log.warning("no option has this environment variable: %s", ", ".join(unknown))
     return config
 
 
@@ -79,7 +85,7 @@ _parent_option = click.option(
 @click.pass_context
 def run(ctx: click.Context, role: Role, file: Path | None) -> None:
     """Run pipe, web and handlers under one foreground process, for development."""
-    config = load(role, file=file)
+    config = _begin("run", role, file, None)
     from restpipe.run import main
 
     ctx.exit(main(config, ("--config", str(file)) if file else ()))
@@ -139,7 +145,8 @@ def handlers(ctx: click.Context, role: Role, file: Path | None, parent: int | No
 @_config_option
 @click.option("--markdown", is_flag=True, help="All options there are, as a table (without ROLE: of both).")
 @click.option("--json", "as_json", is_flag=True, help="What is in force, for machines.")
-def config(role: Role | None, file: Path | None, markdown: bool, as_json: bool) -> None:
+@click.option("--check", is_flag=True, help="Only say what is wrong, if anything is (exit status 78).")
+def config(role: Role | None, file: Path | None, markdown: bool, as_json: bool, check: bool) -> None:
     """Show the configuration in force, and where each value comes from."""
     if markdown:
         click.echo(config_text.markdown(role))
@@ -147,7 +154,8 @@ def config(role: Role | None, file: Path | None, markdown: bool, as_json: bool) 
         raise click.UsageError("Missing argument 'ROLE': server or client.")
     else:
         in_force = load(role, file=file)
-        click.echo(config_text.as_json(in_force) if as_json else config_text.in_force(in_force))
+        if not check:
+            click.echo(config_text.as_json(in_force) if as_json else config_text.in_force(in_force))
 
 
 @cli.group()

@@ -42,8 +42,9 @@ class Accepting:
         self._peers = peers
         self._links = links
         self._trust = trust
-        self._buffer_size = buffer_size
-        self._max_clients = max_clients
+        self.buffer_size = buffer_size
+        self.max_clients = max_clients
+        """Both may be changed at any time, for those who come from then on."""
         self._names: dict[Link, str] = {}
         self._contenders: dict[Peer, Contender] = {}
         self.conflicts = 0
@@ -55,9 +56,9 @@ class Accepting:
         except Refused as refused:
             self._refuse(link, refused.name, refused.code, str(refused))
             return
-        if len(self._names) >= self._max_clients:
+        if len(self._names) >= self.max_clients:
             self._trust.forget(link)
-            detail = f"{self._max_clients} clients are connected already"
+            detail = f"{self.max_clients} clients are connected already"
             self._refuse(link, name, Code.TOO_MANY_LINKS, detail)
             return
         self._names[link] = name
@@ -114,7 +115,7 @@ class Accepting:
     def _accept(self, link: Link, peer: Peer, hello: Hello) -> None:
         if not _same_session(peer, hello):
             self._links.forget_session(peer, f"{peer.name} began a new session")
-        channel = peer.channel or Channel(Session(new_session_id(), self._buffer_size), Side.LISTENER)
+        channel = peer.channel or Channel(Session(new_session_id(), self.buffer_size), Side.LISTENER)
         link.connection.accept(channel.session, hello, now=now(), name=peer.name)
         self._trust.joined(link, peer)
         self._links.join(link, peer, channel)

@@ -36,12 +36,22 @@ class Core:
         self.peers = peers
         self._expiry: asyncio.TimerHandle | None = None
         limits = Limits(pipe.max_streams, pipe.backlog_bytes)
-        pool = HandlerPool(pipe.max_waiting)
+        pool = self._pool = HandlerPool(pipe.max_waiting)
         self.router = Router(peers, pool, limits, Resolver().resolve, Deadlines(self._arm), server=server)
         self.notices = Notices(present)
         self.links = PeerLinks(self.router, pipe.session_life_s, joined=joined, left=left)
         self.events = EventsDoor(self.router)
         self.handlers = HandlersDoor(self.router, pool, self.notices)
+
+    def configure(self, pipe: Pipe, max_peers: int) -> None:
+        """Other values while it runs: for what comes from now on, and for the heartbeats of all links."""
+        self.pipe = pipe
+        self.router.limits = Limits(pipe.max_streams, pipe.backlog_bytes)
+        self.peers.set_limits(max_peers, pipe.max_waiting)
+        self._pool.line.limit = pipe.max_waiting
+        self.links.session_life_s = pipe.session_life_s
+        for link in self.links.all():
+            link.connection.set_heartbeat(pipe.heartbeat_interval_s, now())
 
     def make_connection(self, side: Side) -> Connection:
         """For a link to another host."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from restpipe.daemon.channel import Channel
 from restpipe.daemon.clock import now
@@ -15,7 +16,7 @@ from restpipe.daemon.peers import Peer
 from restpipe.daemon.trust import Refused, Trust
 from restpipe.errors import Code
 from restpipe.host import stats as metrics
-from restpipe.host.config import Address, join_address
+from restpipe.host.config import Address, Pipe, join_address
 from restpipe.host.stats import Stats
 from restpipe.protocol import frames
 from restpipe.protocol.connection import Connection, Side
@@ -39,26 +40,20 @@ class Dialing:
         links: PeerLinks,
         trust: Trust,
         stats: Stats,
+        pipe: Pipe,
         *,
-        addresses: Sequence[Address],
-        server_name: str,
         make_connection: Callable[[Side], Connection],
-        backoff: Backoff,
-        buffer_size: int,
-        timeout_s: float,
         failed: Callable[[int, float], None],
     ) -> None:
         self._server = server
         self._links = links
         self._trust = trust
         self._stats = stats
-        self._addresses = deque(addresses)
-        self._server_name = server_name
+        self._pipe = pipe
+        self._addresses = deque(pipe.addresses)
+        self._backoff = Backoff(pipe.reconnect_min_s, pipe.reconnect_max_s)
+        self._redial = Redial(self._backoff, len(self._addresses))
         self._make_connection = make_connection
-        self._backoff = backoff
-        self._redial = Redial(backoff, len(addresses))
-        self._buffer_size = buffer_size
-        self._timeout_s = timeout_s
         self._failed = failed
         """Told of each failed attempt: how many in a row, and the Unix time of the last break (0: never)."""
         self._over: asyncio.Future[None] | None = None
@@ -67,6 +62,18 @@ class Dialing:
         self._broken_at = 0.0
         self._reason = ""
         self._stopping = False
+        self._hurry = asyncio.Event()
+        """Set to dial now instead of after the pause."""
+
+    def configure(self, pipe: Pipe) -> None:
+        """Other values while it runs. A link that is up stays, wherever it goes; else it is dialed now."""
+        before, self._pipe = self._pipe, pipe
+        if pipe.addresses != before.addresses:
+            self._addresses = deque(pipe.addresses)
+        self._backoff = Backoff(pipe.reconnect_min_s, pipe.reconnect_max_s)
+        self._redial.configure(self._backoff, len(self._addresses))
+        self._reason = ""
+        self._hurry.set()
 
     def stop(self) -> None:
         """Dials no more; the link that is up stays."""
@@ -90,7 +97,13 @@ class Dialing:
                 await self._hold()
             else:
                 self._failed(self._backoff.attempts + 1, self._broken_at)
-            await asyncio.sleep(self._next_pause_s())
+            await self._pause(self._next_pause_s())
+
+    async def _pause(self, pause_s: float) -> None:
+        self._hurry.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause_s):
+                await self._hurry.wait()
 
     def _next_pause_s(self) -> float:
         if self._joined_at is not None:
@@ -100,7 +113,7 @@ class Dialing:
         return self._redial.after_failure_s()
 
     async def _connect(self, address: Address) -> bool:
-        loop = asyncio.get_running_loop()
+        loop, pipe = asyncio.get_running_loop(), self._pipe
         self._over = loop.create_future()
         self._joined_at = None
         began = loop.time()
@@ -110,8 +123,9 @@ class Dialing:
                 address.port,
                 self._trust.context,
                 lambda: Link(self._make_connection(Side.DIALER), self, loop),
-                server_name=self._server_name,
-                timeout_s=self._timeout_s,
+                # A name of another kind than a host's is not TLS's to check.
+                server_name="" if "://" in pipe.server_name else pipe.server_name,
+                timeout_s=pipe.handshake_timeout_s,
             )
         except OSError as error:
             self._report(handshake_failure(error))
@@ -140,7 +154,7 @@ class Dialing:
             return
         channel = self._server.channel
         session = channel.session if channel is not None and not channel.session.broken else None
-        link.connection.say_hello(ROLE_PIPE, session=session, buffer_size=self._buffer_size)
+        link.connection.say_hello(ROLE_PIPE, session=session, buffer_size=self._pipe.session_buffer_bytes)
 
     def frames_received(self, link: Link, received: list[Frame]) -> None:
         if self._links.peer(link) is None:

@@ -31,7 +31,8 @@ class PeerLinks:
         left: Callable[[Peer, str], None],
     ) -> None:
         self._router = router
-        self._session_life_s = session_life_s
+        self.session_life_s = session_life_s
+        """May be changed at any time, for links that are lost from then on."""
         self._joined = joined
         self._left = left
         self._peers: dict[Link, Peer] = {}
@@ -92,7 +93,7 @@ class PeerLinks:
             level, "the link to %s at %s is gone: %s", peer.name, link, reason, extra={"peer": peer.name}
         )
         loop = asyncio.get_running_loop()
-        self._given_up[peer] = loop.call_later(self._session_life_s, self._give_up, peer)
+        self._given_up[peer] = loop.call_later(self.session_life_s, self._give_up, peer)
         self._left(peer, reason)
 
     def cut(self, link: Link, code: Code, detail: str) -> None:
@@ -116,6 +117,6 @@ class PeerLinks:
 
     def _give_up(self, peer: Peer) -> None:
         self._given_up.pop(peer, None)
-        detail = f"{peer.name} did not come back within {self._session_life_s:g} s"
+        detail = f"{peer.name} did not come back within {self.session_life_s:g} s"
         _log.warning("%s; its session is given up", detail, extra={"peer": peer.name})
         self.forget_session(peer, detail)

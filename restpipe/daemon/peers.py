@@ -63,6 +63,13 @@ class PeerTable:
         """How many have their link up."""
         return sum(peer.online for peer in self._peers.values())
 
+    def set_limits(self, limit: int, max_waiting: int) -> None:
+        """For whoever comes from now on: nobody who is known is turned out, nor anything that waits."""
+        self._limit = limit
+        self._max_waiting = max_waiting
+        for peer in self:
+            peer.line.limit = max_waiting
+
     def get(self, name: str) -> Peer | None:
         return self._peers.get(name)
 

@@ -13,7 +13,7 @@ from restpipe.daemon.core import Core
 from restpipe.daemon.dialing import Dialing
 from restpipe.daemon.names import KnownClients
 from restpipe.daemon.peers import Peer, PeerTable
-from restpipe.daemon.trust import Trust
+from restpipe.daemon.trust import Sources, Trust
 from restpipe.daemon.turns import Turns
 from restpipe.errors import RestPipeError
 from restpipe.host.config import Config, Role, join_address
@@ -23,7 +23,6 @@ from restpipe.host.stats import Stats
 from restpipe.protocol import frames
 from restpipe.protocol.connection import Side
 from restpipe.protocol.schema_pb2 import Notice
-from restpipe.transport.backoff import Backoff
 from restpipe.transport.certificates import Use
 from restpipe.transport.link import Link
 from restpipe.transport.listener import MAX_HANDSHAKES, Listener, listening_socket
@@ -48,8 +47,8 @@ class PipeEnd(Protocol):
     def stop(self) -> None:
         """Lets nobody new in."""
 
-    def reload(self) -> None:
-        """Reads certificates and lists anew, for connections to come. `ConfigError` leaves the old."""
+    def reload(self, config: Config) -> None:
+        """Goes on with these values, and reads certificates and lists anew. `ConfigError` leaves the old."""
 
     @property
     def status(self) -> str:
@@ -61,7 +60,6 @@ class ServerEnd:
 
     def __init__(self, config: Config, store: SocketStore) -> None:
         pipe = config.pipe
-        self._pipe = pipe
         self._store = store
         self._known = KnownClients(config.state.directory)
         self._changed = asyncio.Event()
@@ -76,15 +74,7 @@ class ServerEnd:
             left=self._left,
             present=self._present,
         )
-        files = tls_files(config)
-        self._trust = Trust(
-            files,
-            (files.crl, config.tls.ca_directory / "crl.pem"),
-            lambda: server_context(files),
-            links=self.core.links,
-            peers=peers,
-            use=Use.CLIENT,
-        )
+        self._trust = Trust(_server_sources(config), links=self.core.links, peers=peers, use=Use.CLIENT)
         self._accepting = Accepting(
             peers,
             self.core.links,
@@ -96,23 +86,26 @@ class ServerEnd:
 
     def tasks(self) -> Iterator[Coroutine[Any, Any, None]]:
         loop = asyncio.get_running_loop()
-        allow_open_files(self._pipe.max_clients + MAX_HANDSHAKES * 2 + OTHER_FILES)
+        self._allow_open_files()
         sock = self._listening_socket()
         _log.info("listening at %s", join_address(*sock.getsockname()[:2]))
         self._listener = Listener(
             sock,
             lambda: self._trust.context,
             lambda: Link(self.core.make_connection(Side.LISTENER), self._accepting, loop),
-            handshake_s=self._pipe.handshake_timeout_s,
+            handshake_s=self.core.pipe.handshake_timeout_s,
         )
         yield self._listener.run()
         yield self._trust.run()
         yield self._known.run(self.core.peers, self._changed)
         yield self.core.notices.run_idle(lambda: len(self.core.links))
 
+    def _allow_open_files(self) -> None:
+        allow_open_files(self.core.pipe.max_clients + MAX_HANDSHAKES * 2 + OTHER_FILES)
+
     def _listening_socket(self) -> socket.socket:
         """The one that an earlier start has left, refusing nobody meanwhile; else a new one."""
-        bind, port = self._pipe.bind, self._pipe.port
+        bind, port = self.core.pipe.bind, self.core.pipe.port
         detail = f"{bind}-{port}"
         sock = self._store.take("pipe", detail)
         if sock is None:
@@ -128,8 +121,15 @@ class ServerEnd:
         if self._listener is not None:
             self._listener.close()
 
-    def reload(self) -> None:
-        self._trust.reload()
+    def reload(self, config: Config) -> None:
+        pipe = config.pipe
+        self._trust.reload(_server_sources(config))
+        self.core.configure(pipe, pipe.max_clients)
+        self._accepting.buffer_size = pipe.session_buffer_bytes
+        self._accepting.max_clients = pipe.max_clients
+        if self._listener is not None:
+            self._listener.handshake_s = pipe.handshake_timeout_s
+            self._allow_open_files()
 
     @property
     def status(self) -> str:
@@ -177,29 +177,14 @@ class ClientEnd:
             left=self._left,
             present=self._present,
         )
-        files = tls_files(config)
-        # Host names are checked in the handshake, names of other kinds by ourselves.
-        uri = pipe.server_name if "://" in pipe.server_name else ""
-        self._trust = Trust(
-            files,
-            (files.crl,),
-            lambda: client_context(files, check_hostname=not uri),
-            links=self.core.links,
-            peers=peers,
-            use=Use.SERVER,
-            name=uri,
-        )
+        self._trust = Trust(_client_sources(config), links=self.core.links, peers=peers, use=Use.SERVER)
         self._dialing = Dialing(
             server,
             self.core.links,
             self._trust,
             stats,
-            addresses=pipe.addresses,
-            server_name="" if uri else pipe.server_name,
+            pipe,
             make_connection=self.core.make_connection,
-            backoff=Backoff(pipe.reconnect_min_s, pipe.reconnect_max_s),
-            buffer_size=pipe.session_buffer_bytes,
-            timeout_s=pipe.handshake_timeout_s,
             failed=self._failed,
         )
 
@@ -211,8 +196,11 @@ class ClientEnd:
     def stop(self) -> None:
         self._dialing.stop()
 
-    def reload(self) -> None:
-        self._trust.reload()
+    def reload(self, config: Config) -> None:
+        self._trust.reload(_client_sources(config))
+        self.core.configure(config.pipe, 1)
+        self._stats.configure(config.statsd)
+        self._dialing.configure(config.pipe)
 
     @property
     def status(self) -> str:
@@ -253,6 +241,18 @@ class ClientEnd:
 def make_end(config: Config, store: SocketStore) -> PipeEnd:
     """The end of the pipe that this host is. `ConfigError` when its identity cannot be used."""
     return ServerEnd(config, store) if config.role is Role.SERVER else ClientEnd(config)
+
+
+def _server_sources(config: Config) -> Sources:
+    files = tls_files(config)
+    return Sources(files, (files.crl, config.tls.ca_directory / "crl.pem"), lambda: server_context(files))
+
+
+def _client_sources(config: Config) -> Sources:
+    files = tls_files(config)
+    # Host names are checked in the handshake, names of other kinds by ourselves.
+    uri = config.pipe.server_name if "://" in config.pipe.server_name else ""
+    return Sources(files, (files.crl,), lambda: client_context(files, check_hostname=not uri), uri)
 
 
 def tls_files(config: Config) -> TlsFiles:

@@ -16,7 +16,7 @@ from restpipe.daemon.local import LocalDoor
 from restpipe.daemon.roles import PipeEnd, make_end
 from restpipe.errors import Code, ConfigError, RestPipeError
 from restpipe.host import logs, loop
-from restpipe.host.config import Config
+from restpipe.host.config import Config, renewed
 from restpipe.host.notify import Notifier
 from restpipe.host.socket_store import SocketStore
 from restpipe.protocol import frames
@@ -50,7 +50,7 @@ async def _serve(config: Config) -> None:
     store = SocketStore(notifier)
     end = make_end(config, store)
     # First of all: whoever finds the sockets may send the signal.
-    _reload_on_hangup(end)
+    _reload_on_hangup(end, config)
     sockets = config.sockets
     async with (
         _door(end.core.events, sockets.events, sockets.mode, store.take("events")),
@@ -63,7 +63,7 @@ async def _serve(config: Config) -> None:
                 await asyncio.get_running_loop().create_future()
         finally:
             notifier.stopping()
-            await _drain(end, config.pipe.drain_timeout_s)
+            await _drain(end, end.core.pipe.drain_timeout_s)
 
 
 @contextlib.asynccontextmanager
@@ -118,14 +118,22 @@ async def _report(end: PipeEnd, notifier: Notifier) -> None:
         await asyncio.sleep(STATUS_EVERY_S)
 
 
-def _reload_on_hangup(end: PipeEnd) -> None:
+def _reload_on_hangup(end: PipeEnd, config: Config) -> None:
+    in_force = config
+
     def reload() -> None:
+        nonlocal in_force
         try:
-            end.reload()
+            fresh, kept = renewed(in_force)
+            end.reload(fresh)
         except ConfigError as error:
             _log.error("not reloaded, going on as before: %s", error)
-        else:
-            _log.info("certificates and revocation list reloaded")
+            return
+        in_force = fresh
+        logs.set_level(fresh.log)
+        if kept:
+            _log.warning("changed, but in force only after a restart: %s", ", ".join(kept))
+        _log.info("configuration, certificates and revocation lists reloaded")
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
 

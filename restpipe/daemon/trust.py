@@ -66,37 +66,43 @@ class Trusted(NamedTuple):
         return frozenset(issuer_name(authority.subject) for authority in self.authorities)
 
 
+class Sources(NamedTuple):
+    """Where trust comes from: configuration."""
+
+    files: TlsFiles
+    lists: tuple[Path, ...]
+    """Revocation lists; those that are not there are left out."""
+    make_context: Callable[[], ssl.SSLContext]
+    """Reads the files."""
+    name: str = ""
+    """What the other side's certificate must bear, if anything is said here."""
+
+
 class Trust:
     """Judges the certificate of each link to another host, when it comes and for as long as it stands."""
 
     def __init__(
         self,
-        files: TlsFiles,
-        lists: Sequence[Path],
-        make_context: Callable[[], ssl.SSLContext],
+        sources: Sources,
         *,
         links: PeerLinks,
         peers: PeerTable,
         use: Use,
-        name: str = "",
     ) -> None:
-        """`use` is what the other side's certificate must be for; with a `name` it must bear that too.
+        """`use` is what the other side's certificate must be for.
 
         `ConfigError` when the identity or a list cannot be used.
         """
-        self._files = files
-        self._lists = tuple(lists)
-        self._make_context = make_context
+        self._sources = sources
         self._links = links
         self._peers = peers
         self._use = use
-        self._name = name
         self._certificates: dict[Link, Certificate] = {}
         self._next_expiry = float("inf")
         self._remind_at = 0.0
-        self._trusted = self._load()
-        self._seen = _look_at(self._lists)
-        self._revocations = self._read_lists(self._trusted)
+        self._trusted = _load(sources)
+        self._seen = _look_at(sources.lists)
+        self._revocations = _read_lists(sources, self._trusted)
 
     @property
     def context(self) -> ssl.SSLContext:
@@ -138,18 +144,24 @@ class Trust:
             raise Refused(Code.HANDSHAKE, "", "the certificate bears no name")
         if self._use not in certificate.uses:
             raise Refused(Code.HANDSHAKE, name, f"the certificate of {name} is not for use as a {self._use}")
-        if self._name and self._name not in certificate.names:
-            raise Refused(Code.HANDSHAKE, name, f"the certificate is for {name}, not for {self._name}")
+        wanted = self._sources.name
+        if wanted and wanted not in certificate.names:
+            raise Refused(Code.HANDSHAKE, name, f"the certificate is for {name}, not for {wanted}")
         if self._revocations.covers(certificate):
             raise Refused(Code.REVOKED, name, _revoked(certificate))
 
     # What changes.
 
-    def reload(self) -> None:
-        """Takes up new certificates, authorities and lists. `ConfigError` leaves everything as it was."""
-        trusted = self._load()
-        seen = _look_at(self._lists)
-        revocations = self._read_lists(trusted)
+    def reload(self, sources: Sources | None = None) -> None:
+        """Takes up new certificates, authorities and lists, or those of other sources.
+
+        `ConfigError` leaves everything as it was.
+        """
+        sources = sources or self._sources
+        trusted = _load(sources)
+        seen = _look_at(sources.lists)
+        revocations = _read_lists(sources, trusted)
+        self._sources = sources
         before, self._trusted = self._trusted, trusted
         self._seen = seen
         self._remind_at = 0.0
@@ -168,7 +180,8 @@ class Trust:
             await asyncio.sleep(POLL_S)
 
     async def _look_at_lists(self) -> None:
-        seen = _look_at(self._lists)
+        sources = self._sources
+        seen = _look_at(sources.lists)
         if seen == self._seen:
             return
         before, self._seen = self._seen, seen
@@ -177,9 +190,12 @@ class Trust:
             return
         try:
             # Lists can be long.
-            revocations = await asyncio.to_thread(self._read_lists, self._trusted)
+            revocations = await asyncio.to_thread(_read_lists, sources, self._trusted)
         except ConfigError as error:
             _log.error("the new revocation list is not used, the one before still holds: %s", error)
+            return
+        if sources is not self._sources:
+            # Others were named meanwhile, and have been read.
             return
         _log.info("the revocation list has been read anew")
         self._take_up(revocations)
@@ -220,37 +236,17 @@ class Trust:
         self.forget(link)
         self._links.cut(link, Code.REVOKED, detail)
 
-    # Reading files.
-
-    def _load(self) -> Trusted:
-        context = self._make_context()
-        own, *intermediates = _certificates(self._files.certificate, "tls.certificate")
-        return Trusted(
-            context,
-            _described(own, self._files.certificate),
-            tuple(_certificates(self._files.ca, "tls.ca")),
-            tuple(intermediates),
-        )
-
-    def _read_lists(self, trusted: Trusted) -> Revocations:
-        return Revocations(self._all_lists((*trusted.authorities, *trusted.intermediates)))
-
-    def _all_lists(self, known: Sequence[x509.Certificate]) -> Iterator[RevocationList]:
-        for path in filter(_is_there, self._lists):
-            found, unknown = read_lists(path, known)
-            for issuer in unknown:
-                _log.warning("%s: the list of %s is left out: that authority is not in tls.ca", path, issuer)
-            yield from found
-
     # Telling the administrator.
 
     def _remind(self, now: float) -> None:
         self._remind_at = now + REMIND_S
         self._warn_of_end(
-            now, "this host's certificate", self._files.certificate, self._trusted.own.not_after
+            now, "this host's certificate", self._sources.files.certificate, self._trusted.own.not_after
         )
-        ends = [_described(authority, self._files.ca).not_after for authority in self._trusted.authorities]
-        self._warn_of_end(now, "the last of the authorities", self._files.ca, max(ends))
+        ends = [
+            _described(authority, self._sources.files.ca).not_after for authority in self._trusted.authorities
+        ]
+        self._warn_of_end(now, "the last of the authorities", self._sources.files.ca, max(ends))
         for issuer in self._revocations.stale(now):
             _log.error(
                 "the revocation list of %s is out of date; what it says still holds, "
@@ -264,6 +260,32 @@ class Trust:
         elif end - now <= WARN_BEFORE_S:
             days = int((end - now) // 86400)
             _log.warning("%s (%s) expires in %d days, at %s: renew it", what, path, days, stamp(end))
+
+
+# Reading files.
+
+
+def _load(sources: Sources) -> Trusted:
+    context = sources.make_context()
+    own, *intermediates = _certificates(sources.files.certificate, "tls.certificate")
+    return Trusted(
+        context,
+        _described(own, sources.files.certificate),
+        tuple(_certificates(sources.files.ca, "tls.ca")),
+        tuple(intermediates),
+    )
+
+
+def _read_lists(sources: Sources, trusted: Trusted) -> Revocations:
+    return Revocations(_all_lists(sources.lists, (*trusted.authorities, *trusted.intermediates)))
+
+
+def _all_lists(paths: Sequence[Path], known: Sequence[x509.Certificate]) -> Iterator[RevocationList]:
+    for path in filter(_is_there, paths):
+        found, unknown = read_lists(path, known)
+        for issuer in unknown:
+            _log.warning("%s: the list of %s is left out: that authority is not in tls.ca", path, issuer)
+        yield from found
 
 
 def _revoked(certificate: Certificate) -> str:

@@ -14,7 +14,9 @@ alone: keep it free of anything but constants.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import os
+import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -57,6 +59,8 @@ __all__ = [
     "join_address",
     "load",
     "parse_address",
+    "renewed",
+    "without_effect",
 ]
 
 DEFAULT = "default"
@@ -78,6 +82,8 @@ class Config:
     state: State
     sources: Mapping[str, str] = dataclasses.field(default_factory=dict, compare=False, repr=False)
     """Where each value came from, by key (`pipe.port`)."""
+    file: Path | None = dataclasses.field(default=None, compare=False, repr=False)
+    """The file that was named to `load`."""
 
 
 class Given(NamedTuple):
@@ -94,7 +100,40 @@ def load(role: Role, environ: Mapping[str, str] = os.environ, file: Path | None 
     given |= _from_module(role, environ, (in_environ | given).get("handlers.path"))
     given |= in_environ
     given |= _from_identity(role, given)
-    return _build(role, environ, given)
+    return dataclasses.replace(_build(role, environ, given), file=file)
+
+
+def renewed(config: Config, environ: Mapping[str, str] = os.environ) -> tuple[Config, list[str]]:
+    """All of it, read anew while a process runs. ConfigError, one line, on the first thing that is wrong.
+
+    Options that need a restart stay as they are in `config`; the list has the keys of those that differ.
+    """
+    fresh = load(config.role, environ, config.file)
+    kept: list[str] = []
+    for option in options(config.role):
+        before, now = getattr(config, option.part), getattr(fresh, option.part)
+        value = getattr(before, option.name)
+        if option.spec.restart and value != getattr(now, option.name):
+            kept.append(option.key)
+            part: Any = dataclasses.replace(now, **{option.name: value})
+            fresh = dataclasses.replace(fresh, **{option.part: part})
+    return fresh, kept
+
+
+_OTHER_VARIABLES = {"RP_CONFIG_FILE", "RP_SERVER_USER_CONFIG_MODULE", "RP_CLIENT_USER_CONFIG_MODULE"}
+
+
+def without_effect(environ: Mapping[str, str] = os.environ) -> list[str]:
+    """Variables that look like ours and are not, each with what was meant, if that can be told."""
+    # Of both roles: they may run in one environment.
+    known = _OTHER_VARIABLES | {name for o in options() for role in Role for name in o.variables(role)}
+    unknown = sorted(name for name in environ if name.startswith("RP_") and name not in known)
+    return [f"{name}{_meant(name, known)}" for name in unknown]
+
+
+def _meant(name: str, known: set[str]) -> str:
+    close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.8)
+    return f" ({close[0]}?)" if close else ""
 
 
 def _build(role: Role, environ: Mapping[str, str], given: dict[str, Given]) -> Config:
@@ -179,6 +218,8 @@ def _from_module(role: Role, environ: Mapping[str, str], path: Given | None) -> 
     if not name:
         return {}
     folders = [Path.cwd(), *([path.value] if path else [])]
+    # It may have changed since it was read last.
+    sys.modules.pop(name, None)
     try:
         with loader.first_on_path(*folders):
             module = loader.import_module(name)

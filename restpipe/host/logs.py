@@ -44,9 +44,14 @@ def configure(config: Log, *, process: str) -> None:
     handler.addFilter(FloodGuard(time.monotonic))
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(logging.DEBUG if config.debug else logging.INFO)
+    set_level(config)
     # asyncio's own debug lines are about the loop's mechanics, not ours.
     logging.getLogger("asyncio").setLevel(logging.INFO)
+
+
+def set_level(config: Log) -> None:
+    """Once configured, to be told more or less."""
+    logging.getLogger().setLevel(logging.DEBUG if config.debug else logging.INFO)
 
 
 def formatter_for(stream: TextIO, process: str, environ: Mapping[str, str]) -> logging.Formatter:

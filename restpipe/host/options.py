@@ -55,11 +55,13 @@ class Spec:
     pattern: str = ""
     base: str = ""
     """The option of the same part whose folder a relative path starts from."""
+    restart: bool = False
+    """A change takes effect at the next start; one of the others on SIGHUP too."""
 
 
 def option(default: Any, text: str, **spec: Any) -> Any:
     """A dataclass field that carries its `Spec`."""
-    metadata = {"spec": Spec(text, default, **spec)}
+    metadata = {"spec": Spec(text + " Needs a restart." * spec.get("restart", False), default, **spec)}
     if isinstance(default, PerRole):
         return dataclasses.field(metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -102,6 +104,7 @@ class Pipe:
         env=("RP_SERVER_BIND_INTERFACE", "BIND_IP"),
         constants=("BIND_IP",),
         role=Role.SERVER,
+        restart=True,
         allowed="an IP address or a host name",
         pattern=_HOST,
     )
@@ -111,6 +114,7 @@ class Pipe:
         env=("RP_SERVER_BIND_PORT", "BIND_PORT"),
         constants=("BIND_PORT",),
         role=Role.SERVER,
+        restart=True,
         low=0,
         high=65535,
     )
@@ -237,6 +241,7 @@ class Tls:
         True,
         "A server that finds neither an identity nor a CA at its start makes both.",
         role=Role.SERVER,
+        restart=True,
     )
 
     def __post_init__(self) -> None:
@@ -260,8 +265,11 @@ class Sockets:
         "Folder of the sockets; by default `/run/restpipe-ROLE` for root and for services, "
         "else `$XDG_RUNTIME_DIR/restpipe-ROLE`.",
         env=("RP_RUNTIME_DIR",),
+        restart=True,
     )
-    mode: int = option(0o660, "Permissions of the sockets.", unit="octal", low=0o600, high=0o777)
+    mode: int = option(
+        0o660, "Permissions of the sockets.", unit="octal", low=0o600, high=0o777, restart=True
+    )
 
     @property
     def web(self) -> Path:
@@ -329,7 +337,9 @@ class Handlers:
     path: Path | None = option(
         None, "Folder that handler classes are imported from; by default the current one."
     )
-    workers: int = option(1, "Handler worker processes that `restpipe run` starts.", low=1, high=256)
+    workers: int = option(
+        1, "Handler worker processes that `restpipe run` starts.", low=1, high=256, restart=True
+    )
     threads: int = option(32, "Plain methods that run at once in one worker.", low=1, high=1024)
     concurrency: int = option(256, "Async methods that run at once in one worker.", low=1, high=2**20)
     max_body_bytes: int = option(
@@ -363,7 +373,10 @@ class State:
     """What the daemon remembers when it restarts."""
 
     directory: Path = option(
-        PerRole("/var/lib/restpipe/{role}"), "Folder of the daemon's memory.", env=("RP_STATE_DIR",)
+        PerRole("/var/lib/restpipe/{role}"),
+        "Folder of the daemon's memory.",
+        env=("RP_STATE_DIR",),
+        restart=True,
     )
 
 

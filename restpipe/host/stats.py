@@ -61,6 +61,7 @@ class Stats:
         self._lock = threading.Lock()
         self._batch = Batch()
         self._client: StatsClient | None = None
+        self._connected_as: Statsd | None = None
         self._resolved_at = 0.0
         self._failing = False
 
@@ -68,6 +69,12 @@ class Stats:
     def off(cls) -> Stats:
         """Collects and sends nothing."""
         return cls(Statsd(host="", port=0))
+
+    def configure(self, config: Statsd) -> None:
+        """What is sent from now on goes there."""
+        with self._lock:
+            self._config = config
+            self._enabled = config.enabled
 
     def tick(self, name: str, n: int = 1) -> None:
         if self._enabled:
@@ -81,8 +88,6 @@ class Stats:
 
     async def run(self) -> None:
         """Send, until cancelled; then once more, within half a second. Never fails."""
-        if not self._enabled:
-            await asyncio.Event().wait()
         stop, stopped = threading.Event(), asyncio.Event()
         loop = asyncio.get_running_loop()
 
@@ -106,20 +111,23 @@ class Stats:
         """Send what was collected, or drop it if that fails. Blocks: not for an event loop's thread."""
         with self._lock:
             batch, self._batch = self._batch, Batch()
-        if batch.empty:
+            config = self._config
+        if batch.empty or not config.enabled:
             return
         try:
-            batch.send(self._connected())
+            batch.send(self._connected(config))
         except Exception as exc:
             self._forget_address()
             self._report(exc)
         else:
             self._failing = False
 
-    def _connected(self) -> StatsClient:
-        if self._client is None or time.monotonic() - self._resolved_at > RESOLVE_INTERVAL_S:
+    def _connected(self, config: Statsd) -> StatsClient:
+        stale = time.monotonic() - self._resolved_at > RESOLVE_INTERVAL_S
+        if self._client is None or stale or config is not self._connected_as:
             self._forget_address()
-            self._client = _connect(self._config)
+            self._client = _connect(config)
+            self._connected_as = config
             self._resolved_at = time.monotonic()
         return self._client
 

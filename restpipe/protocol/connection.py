@@ -271,6 +271,14 @@ class Connection:
             self._ping_at = now + self._heartbeat_s
         self.next_tick = min(self._ping_at, dead_at)
 
+    def set_heartbeat(self, heartbeat_s: float, now: float) -> None:
+        """Another interval, from the next `tick` on."""
+        self._heartbeat_s = heartbeat_s
+        self._dead_s = DEAD_AFTER_INTERVALS * heartbeat_s
+        # Silence that was fine until now is no fault.
+        self._heard_at = now
+        self._ping_at = self.next_tick = now + heartbeat_s
+
     def ping(self, now: float) -> None:
         """Asks for a sign of life out of turn."""
         if self.session is not None:

@@ -51,11 +51,15 @@ class Redial:
 
     def __init__(self, backoff: Backoff, addresses: int = 1) -> None:
         """`addresses`: how many are tried one after the other."""
+        self._turn_s = 0.0
+        self._round_s = 0.0
+        self.configure(backoff, addresses)
+
+    def configure(self, backoff: Backoff, addresses: int) -> None:
+        """Another rule and other addresses, while the server's word still holds."""
         self._backoff = backoff
         self._flaps = backoff.another()
         self._addresses = addresses
-        self._turn_s = 0.0
-        self._round_s = 0.0
 
     def take_turn(self, turn_s: float, round_s: float) -> None:
         """What the server told: when to come back after a break, and how long all of its clients take."""

@@ -60,7 +60,8 @@ class Listener:
         self._context = context
         self._sock = sock
         self._make_link = make_link
-        self._handshake_s = handshake_s
+        self.handshake_s = handshake_s
+        """May be changed at any time, for handshakes to come."""
         self._accepting: asyncio.Task[None] | None = None
         self._handshakes: Handshakes[_Newcomer] = Handshakes(MAX_HANDSHAKES, MAX_WAITING, GRACE_S)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -146,7 +147,7 @@ class Listener:
                         self._make_link,
                         sock,
                         ssl=self._context(),
-                        ssl_handshake_timeout=self._handshake_s,
+                        ssl_handshake_timeout=self.handshake_s,
                     )
                 except ssl.SSLError as error:
                     _log.warning("%s: refused: %s", newcomer, handshake_failure(error))

@@ -78,7 +78,7 @@ def test_run_passes_its_file_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert invoke("run", "client", "--config", str(tmp_path / "other.toml")).exit_code == 5
     monkeypatch.setenv("RP_CONFIG_FILE", str(tmp_path / "other.toml"))  # a child inherits this by itself
     assert invoke("run", "client").exit_code == 5
-    (config, passthrough), (_, without) = started.calls
+    _, (config, passthrough), _, (_, without) = started.calls
     assert isinstance(config, Config)
     assert (config.role, config.web.workers) == (Role.CLIENT, 3)
     assert passthrough == ("--config", str(tmp_path / "other.toml"))
@@ -147,3 +147,22 @@ def test_module_and_parent_option(tmp_path: Path) -> None:
     alone = subprocess.run(command, capture_output=True, check=False)
     assert alone.returncode == os.EX_CONFIG
     assert alone.stderr.decode() == f"restpipe: {tmp_path / 'none'}: there is no such file\n"
+
+
+def test_a_configuration_can_be_checked(tmp_path: Path) -> None:
+    assert invoke("config", "server", "--check").output == ""
+    (tmp_path / "given.toml").write_text("[pipe]\nprot = 5\n")
+    refused = invoke("config", "server", "--check")
+    assert refused.exit_code == os.EX_CONFIG
+    assert "pipe.prot: unknown" in refused.output
+
+
+def test_a_variable_without_effect_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    Started(monkeypatch, "restpipe.daemon.service")
+    monkeypatch.setenv("RP_PIPE_PROT", "5")
+    assert invoke("pipe", "server").exit_code == 5
+    assert [one.getMessage() for one in caplog.records] == [
+        "no option has this environment variable: RP_PIPE_PROT (RP_PIPE_PORT?)"
+    ]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -14,20 +15,25 @@ from restpipe.daemon.dialing import Dialing
 from restpipe.daemon.trust import Refused
 from restpipe.errors import Code
 from restpipe.host import stats as metrics
-from restpipe.host.config import Address
+from restpipe.host.config import Address, Pipe
 from restpipe.protocol import frames
 from restpipe.protocol.connection import Side, new_session_id
 from restpipe.protocol.frames import Kind
 from restpipe.protocol.messages import read_reset
 from restpipe.protocol.schema_pb2 import Event, Goaway, Hello
 from restpipe.protocol.session import Session
-from restpipe.transport.backoff import Backoff
 from restpipe.transport.link import Link
 from tests.unit.daemon.ends import BUFFER, House
 from tests.unit.daemon.kit import event, session, taken
 from tests.unit.transport.kit import Recorder, connection, logged, run, until
 
 ADDRESSES = (Address("one.example", 1), Address("two.example", 2))
+PIPE = Pipe(
+    servers=tuple(f"{host}:{port}" for host, port in ADDRESSES),
+    reconnect_min_s=0.001,
+    reconnect_max_s=0.002,
+    session_buffer_bytes=BUFFER,
+)
 
 
 class FakeServer(Recorder):
@@ -115,12 +121,8 @@ class Client(House):
             self.links,
             self.trust,  # type: ignore[arg-type]
             self.counts,  # type: ignore[arg-type]
-            addresses=ADDRESSES,
-            server_name="",
+            PIPE,
             make_connection=lambda side: connection(side, heartbeat_s=heartbeat_s),
-            backoff=Backoff(0.001, 0.002),
-            buffer_size=BUFFER,
-            timeout_s=5.0,
             failed=lambda attempts, _: self.failures.append(attempts),
         )
 
@@ -377,5 +379,34 @@ def test_once_stopped_it_dials_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
             for _ in range(50):
                 await asyncio.sleep(0)
             assert len(house.far.dialed) == 1
+
+    run(main())
+
+
+def test_other_addresses_are_dialed_at_once_and_by_the_new_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with client(monkeypatch, away=True) as house:
+            slow = dataclasses.replace(PIPE, reconnect_min_s=3600.0, reconnect_max_s=3600.0)
+            house.dialing.configure(slow)
+            tried = len(house.far.dialed)
+            await until(lambda: len(house.far.dialed) > tried)
+            # Now it waits for an hour at the most; half of that on average.
+            house.far.away = None
+            house.dialing.configure(dataclasses.replace(slow, servers=("three.example:3",)))
+            await until(lambda: house.online)
+            assert house.far.dialed[-1] == ("three.example", 3)
+
+    run(main())
+
+
+def test_a_link_that_is_up_stays_when_the_addresses_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with client(monkeypatch) as house:
+            house.dialing.configure(dataclasses.replace(PIPE, servers=("three.example:3",)))
+            assert house.online
+            assert len(house.far.dialed) == 1
+            house.far.link.abort()
+            await until(lambda: len(house.far.dialed) > 1 and house.online)
+            assert house.far.dialed[1] == ("three.example", 3)
 
     run(main())

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import serialization
 
 from restpipe.daemon import trust as trust_module
 from restpipe.daemon.peers import PeerTable
-from restpipe.daemon.trust import Refused, Trust
+from restpipe.daemon.trust import Refused, Sources, Trust
 from restpipe.errors import Code, ConfigError
 from restpipe.transport.certificates import Use
 from restpipe.transport.tls import TlsFiles, server_context
@@ -68,14 +68,13 @@ class Stage:
         )
         self.links = FakeLinks()
         self.peers = PeerTable(10, 10)
+        lists = (self.files.crl, folder / "second.pem")
+        self.sources = Sources(self.files, lists, lambda: server_context(self.files), name)
         self.trust = Trust(
-            self.files,
-            (self.files.crl, folder / "second.pem"),
-            lambda: server_context(self.files),
+            self.sources,
             links=self.links,  # type: ignore[arg-type]
             peers=self.peers,
             use=Use.CLIENT,
-            name=name,
         )
 
     def admit(self, made: Made | None) -> FakeLink:
@@ -315,3 +314,18 @@ def test_a_clock_behind_our_own_certificate_judges_nobody_by_dates(
     assert stage.trust.context.verify_flags == before | no_check_time
     monkeypatch.undo()
     assert stage.trust.context.verify_flags == before
+
+
+def test_another_place_may_be_named(stage: Stage, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    moved = Stage(elsewhere).sources
+    before = stage.trust.context
+    stage.trust.reload(moved)
+    assert stage.trust.context is not before
+    # From here on it is the new place that counts.
+    (stage.folder / "ca.pem").write_text("nothing of use")
+    stage.trust.reload()
+    with pytest.raises(ConfigError):
+        stage.trust.reload(stage.sources)
+    stage.trust.reload()

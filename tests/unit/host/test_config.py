@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from restpipe.errors import ConfigError
 from restpipe.host import config_text
-from restpipe.host.config import Address, Config, Role, Statsd, load
+from restpipe.host.config import Address, Config, Role, Statsd, load, renewed, without_effect
 from restpipe.host.options import PARTS, Option, Pipe, Tls, options
 
 Load = Callable[..., Config]
@@ -385,3 +385,73 @@ def test_any_text_is_taken_or_refused_in_one_line(tmp_path: Path, option: Option
     else:
         assert isinstance(value(config, option.key), option.kind)
         assert config.sources[option.key] == f"environment {variable}"
+
+
+# --- read anew -------------------------------------------------------------------------------------------
+
+
+def test_what_may_change_while_running_does_and_the_rest_is_named(tmp_path: Path) -> None:
+    file, environ = tmp_path / "f.toml", {"RP_RUNTIME_DIR": "/run/of-test"}
+    file.write_text("[pipe]\nport = 1\nmax_clients = 5\n")
+    before = load(Role.SERVER, environ, file)
+    assert renewed(before, environ) == (before, [])
+    file.write_text("[pipe]\nport = 2\nmax_clients = 6\nbind = '::1'\n[state]\ndirectory = '/elsewhere'\n")
+    after, kept = renewed(before, environ)
+    assert kept == ["pipe.bind", "pipe.port", "state.directory"]
+    assert (after.pipe.port, after.pipe.max_clients) == (1, 6)
+    assert after.state == before.state
+    # Named each time until they are as they were.
+    assert renewed(after, environ)[1] == kept
+    file.write_text("[pipe]\nport = 1\n")
+    assert renewed(after, environ)[1] == []
+
+
+@pytest.mark.parametrize("role", Role)
+def test_every_option_is_either_taken_up_or_named(role: Role, tmp_path: Path) -> None:
+    directory = str(tmp_path)
+    before = load(role, {"RP_RUNTIME_DIR": directory}, Path(os.devnull))
+    for option in options(role):
+        text = another(option, before)
+        environ = {"RP_RUNTIME_DIR": directory, option.variables(role)[0]: text}
+        after, kept = renewed(before, environ)
+        assert kept == ([option.key] if option.spec.restart else []), option.key
+        changed = value(after, option.key) != value(before, option.key)
+        assert changed is not option.spec.restart, option.key
+
+
+def another(option: Option, config: Config) -> str:
+    """A text that sets it to something else."""
+    now = value(config, option.key)
+    if option.kind is bool:
+        return str(not now)
+    if option.kind in (int, float):
+        number = now / 2 if option.kind is float else now - 1 if now > 1 else now + 1
+        return oct(number) if option.spec.unit == "octal" else str(number)
+    if option.kind is tuple:
+        return "elsewhere:5"
+    return "else.Where" if "dotted" in option.spec.allowed else "elsewhere"
+
+
+def test_the_users_module_is_read_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    name = f"user_settings_{next(_counter)}"
+    environ = {"RP_RUNTIME_DIR": "/run/of-test", "RP_SERVER_USER_CONFIG_MODULE": name}
+    (tmp_path / f"{name}.py").write_text("PIPE_MAX_CLIENTS = 5")
+    before = load(Role.SERVER, environ, Path(os.devnull))
+    (tmp_path / f"{name}.py").write_text("WEB_WORKERS = 3")
+    after, _ = renewed(before, environ)
+    del sys.modules[name]
+    assert (after.pipe.max_clients, after.web.workers) == (10_000, 3)
+
+
+def test_misspelt_variables_are_found() -> None:
+    environ = {
+        "RP_WEB_WROKERS": "2",
+        "RP_QUITE_ANOTHER": "",
+        "RP_PIPE_PORT": "1",
+        "RP_CLIENT_TARGET_PORT": "1",
+        "RP_CONFIG_FILE": "f",
+        "HOME": "/",
+    }
+    assert without_effect(environ) == ["RP_QUITE_ANOTHER", "RP_WEB_WROKERS (RP_WEB_WORKERS?)"]

@@ -41,7 +41,7 @@ def test_table_has_one_row_an_option() -> None:
     assert (
         "| `pipe.port` (server only) | `1234` | a whole number from 0 to 65,535 | "
         "`RP_SERVER_BIND_PORT`, `BIND_PORT`, `RP_PIPE_PORT` | "
-        "Port that the server listens on; 0 takes any free one. |"
+        "Port that the server listens on; 0 takes any free one. Needs a restart. |"
     ) in rows
     assert "`1 GiB`" in config_text.markdown()
 

@@ -388,6 +388,25 @@ def test_a_process_that_was_stopped_does_not_blame_its_peer() -> None:
         run_clock(near, 1000.0, 1000.0 + 2 * HEARTBEAT)
 
 
+@pytest.mark.parametrize("interval", [0.5, 50.0])
+def test_the_interval_changes_while_the_link_is_up(interval: float) -> None:
+    near, _far = connected()
+    near.tick(HEARTBEAT)
+    near.data_to_send(1000)
+    now = HEARTBEAT + 1.0
+    near.set_heartbeat(interval, now)
+    assert near.next_tick == now + interval
+    # Whatever wakes its owner before, or later, as it has set its timer by the interval before.
+    near.tick(now)
+    assert kinds(near.data_to_send(1000)) == []
+    late = max(near.next_tick, HEARTBEAT * 2)
+    near.tick(late)
+    assert kinds(near.data_to_send(1000)) == [Kind.PING]
+    with pytest.raises(ProtocolError, match="nothing heard"):
+        for _ in range(4):
+            near.tick(near.next_tick)
+
+
 def test_silence_can_be_borne_for_longer() -> None:
     near = Connection(Side.DIALER, heartbeat_s=1.0, handshake_s=10.0, dead_s=10.0, now=0.0)
     near.receive(welcome(), 0.0)
