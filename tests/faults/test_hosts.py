@@ -141,7 +141,8 @@ def test_where_one_family_is_lost_the_other_is_dialed(
             made.server.pipe.wait_log(r"client-1 at .* is connected and resumes its session")
             wait_for(load.more(50), "requests go on")
         all_answered(made.verdict(load))
-        assert "cannot connect" not in made.client.pipe.log_text()
+        # Before it, the server may not have listened yet.
+        assert "cannot connect" not in made.client.pipe.log_text().partition("begins a session")[2]
 
 
 def test_a_name_is_looked_up_anew_each_time(named: Scene, network: Network, folder: Path) -> None:
