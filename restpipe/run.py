@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
+FIRST_ALONE_S = 3.0
+"""The others are given a daemon that is there already, unless it takes too long."""
 SETTLED_S = 10.0
 """A child that lived this long did not fail because it was started."""
 KILL_AFTER_S = 5.0
@@ -97,11 +99,15 @@ class ProcessTree:
     """Children that are started again when they end, and that all end when this does."""
 
     def __init__(self, jobs: Sequence[Job], patience_s: float, on_up: Callable[[], None]) -> None:
-        """`patience_s`: between SIGTERM and SIGKILL. `on_up` is called once, when all have said READY."""
+        """The first of the `jobs` is what the others need.
+
+        `patience_s`: between SIGTERM and SIGKILL. `on_up` is called once, when all have said READY.
+        """
         self._patience_s = patience_s
         self._on_up = on_up
         self._jobs = list(jobs)
         self._not_ready = {job.name for job in jobs}
+        self._first_ready = asyncio.Event()
         self.status = 0
         """Set by a child without which nothing works."""
 
@@ -109,7 +115,12 @@ class ProcessTree:
         """Until cancelled, or until an essential child refuses its configuration. No child is left then."""
         try:
             async with asyncio.TaskGroup() as group:
-                for job in self._jobs:
+                first, *others = self._jobs
+                group.create_task(self._keep(first))
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(FIRST_ALONE_S):
+                        await self._first_ready.wait()
+                for job in others:
                     group.create_task(self._keep(job))
         except* _Refused:
             pass
@@ -155,6 +166,8 @@ class ProcessTree:
     def _ready(self, job: Job) -> None:
         if job.name in self._not_ready:
             self._not_ready.remove(job.name)
+            if job is self._jobs[0]:
+                self._first_ready.set()
             if not self._not_ready:
                 self._on_up()
 

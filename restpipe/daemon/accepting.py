@@ -64,7 +64,8 @@ class Accepting:
         self._names[link] = name
 
     def _refuse(self, link: Link, name: str, code: Code, detail: str) -> None:
-        _log.warning("%s: %s is refused: %s", link, name or "a client without a name", detail)
+        who = name or "a client without a name"
+        _log.warning("%s: %s is refused: %s", link, who, detail, extra={"peer": name})
         link.close(code, detail)
 
     def frames_received(self, link: Link, received: list[Frame]) -> None:
@@ -84,7 +85,8 @@ class Accepting:
             self._withdraw(link, name)
             # Those without a name were refused, those with a session cut: both with a line of their own.
             if name and link.connection.session is None:
-                _log.warning("%s: %s left before the handshake: %s", link, name, reason)
+                words = "%s: %s left before the handshake: %s"
+                _log.warning(words, link, name, reason, extra={"peer": name})
             return
         self._links.lost(link, reason)
         contender = self._contenders.pop(peer, None)

@@ -35,6 +35,8 @@ class PeerLinks:
         """May be changed at any time, for links that are lost from then on."""
         self._joined = joined
         self._left = left
+        self.stopping = False
+        """All are to go: that they do is nothing to worry about."""
         self._peers: dict[Link, Peer] = {}
         self._links: dict[Peer, Link] = {}
         self._given_up: dict[Peer, asyncio.TimerHandle] = {}
@@ -88,7 +90,7 @@ class PeerLinks:
             return
         del self._links[peer]
         peer.online = False
-        level = logging.INFO if link.connection.peer_goes else logging.WARNING
+        level = logging.INFO if link.connection.peer_goes or self.stopping else logging.WARNING
         _log.log(
             level, "the link to %s at %s is gone: %s", peer.name, link, reason, extra={"peer": peer.name}
         )

@@ -142,6 +142,7 @@ async def _drain(end: PipeEnd, timeout_s: float) -> None:
     """Lets nobody new in, and those under way finish, for a while."""
     core = end.core
     end.stop()
+    core.links.stopping = True
     core.events.closed = True
     core.router.drain()
     links = (*core.events.links, *core.links.all())

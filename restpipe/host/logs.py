@@ -28,6 +28,9 @@ MAX_MESSAGE = 16384
 """Characters of a record that the journal gets: a traceback fits."""
 BURST = 10
 WINDOW_S = 60.0
+LONGEST_WINDOW_S = 3600.0
+WIDENED = 4
+"""A flood that goes on is summed up ever more rarely."""
 MAX_WINDOWS = 10_000
 _GUARDED = ("restpipe.daemon", "restpipe.transport")
 
@@ -108,7 +111,11 @@ def journal_entry(fields: Mapping[str, str]) -> bytes:
 
 
 class FloodGuard(logging.Filter):
-    """Lets a few records through that say the same of the same peer, then only counts them for a while."""
+    """Lets a few records through that say the same of the same peer, then only counts them.
+
+    For as long as it goes on there is one line a window that says how many they were; the first such window
+    lasts a minute, later ones up to an hour. Once one has passed in silence, all begins anew.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         super().__init__()
@@ -123,20 +130,35 @@ class FloodGuard(logging.Filter):
         now = self._clock()
         window = self._windows.get(key)
         if window is None or now >= window.end:
-            if len(self._windows) >= MAX_WINDOWS:
+            if window is None and len(self._windows) >= MAX_WINDOWS:
                 self._windows.clear()
-            self._windows[key] = _Window(now + WINDOW_S)
-            if window is not None and window.count > BURST:
-                record.msg = f"{record.msg} ({window.count - BURST} more like it were left out)"
+            self._windows[key] = _Window.after(window, now)
+            if window is not None and window.left_out > 0:
+                record.msg = f"{record.msg} ({window.left_out} more like it were left out)"
             return True
         window.count += 1
-        return window.count <= BURST
+        return window.count <= window.burst
 
 
 @dataclasses.dataclass
 class _Window:
     end: float
+    length_s: float
+    burst: int
     count: int = 1
+
+    @classmethod
+    def after(cls, before: _Window | None, now: float) -> _Window:
+        if before is None or not before.left_out or now >= before.end + before.length_s:
+            return cls(now + WINDOW_S, WINDOW_S, BURST)
+        # The first summary comes after a minute, and stands for what is to come.
+        length_s = WINDOW_S * WIDENED if before.burst > 1 else before.length_s * WIDENED
+        length_s = min(length_s, LONGEST_WINDOW_S)
+        return cls(now + length_s, length_s, 1)
+
+    @property
+    def left_out(self) -> int:
+        return max(0, self.count - self.burst)
 
 
 class LineFormatter(logging.Formatter):

@@ -132,6 +132,8 @@ class RootLogger(Logger):  # type: ignore[misc]
     def setup(self, cfg: Any) -> None:
         self.cfg = cfg
         self.error_log.propagate = True
+        # Workers close the socket before gunicorn does.
+        self.error_log.addFilter(lambda record: not str(record.msg).startswith("Error while closing socket"))
         self.error_log.handlers = []
         self.error_log.setLevel(logging.DEBUG if cfg.loglevel == "debug" else logging.INFO)
         self.access_log.propagate = False

@@ -156,6 +156,21 @@ def test_a_peer_that_flaps_floods_nothing_and_hides_nobody() -> None:
     assert later.getMessage() == f"web1 is gone ({100 - logs.BURST} more like it were left out)"
 
 
+def test_a_flood_that_goes_on_is_summed_up_ever_more_rarely() -> None:
+    now = [0.0]
+    guard = logs.FloodGuard(lambda: now[0])
+    told = []
+    for second in range(0, 5 * 3600, 5):
+        now[0] = float(second)
+        if guard.filter(record("%s is gone", peer="web1")):
+            told.append(second)
+    assert told[: logs.BURST] == list(range(0, 5 * logs.BURST, 5))
+    assert told[logs.BURST :] == [60, 300, 1260, 4860, 8460, 12060, 15660]
+    # After silence it is news again.
+    now[0] += 2 * logs.LONGEST_WINDOW_S
+    assert all(guard.filter(record("%s is gone", peer="web1")) for _ in range(logs.BURST))
+
+
 def test_what_user_code_logs_is_never_left_out() -> None:
     guard = logs.FloodGuard(lambda: 0.0)
     assert all(guard.filter(record("same", name="shop")) for _ in range(100))
