@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.processes import CHECKOUT
+from tests.system.inside import Inside, set_up
 from tests.system.machines import SUITES, Image, Machine, booted, copy_checkout, have_own_mounts, missing
 from tests.system.walkthrough import join
 
@@ -60,3 +61,11 @@ def joined(machines: list[Machine]) -> tuple[Machine, Machine]:
     server, client = machines
     join(server, client)
     return server, client
+
+
+@pytest.fixture(scope="session")
+def inside(image: Image, work: Path) -> Iterator[Inside]:
+    """One machine with both roles, which serve what the integration tests ask for."""
+    with tempfile.TemporaryDirectory(dir=work) as folder, booted(image, Path(folder), "server") as [machine]:
+        machine.run("ip link set lo up")
+        yield set_up(machine)

@@ -24,6 +24,11 @@ INCLUDED = (
     "systemd,systemd-sysv,dbus,sudo,curl,iproute2,procps,passwd,"
     "bash-completion,man-db,python3,init-system-helpers"
 )
+BESIDE = (
+    "firewalld gnutls-bin nginx-light openssl ufw "
+    "python3-httpx python3-hypothesis python3-pytest python3-requests"
+)
+"""What some tests install beside the package, without network like that."""
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/root", "TERM": "dumb"}
 BOOT_S = 180.0
 COMMAND_S = 120.0
@@ -121,7 +126,7 @@ class Image:
             f"--include={INCLUDED}",
             f"--customize-hook=copy-in {self.package} /var/cache",
             f'--customize-hook=chroot "$1" apt-get install --quiet --yes --no-install-recommends '
-            f"--download-only /var/cache/{self.package.name}",
+            f"--download-only /var/cache/{self.package.name} {BESIDE}",
             f'--customize-hook=rm "$1/var/cache/{self.package.name}"',
             self.suite, draft, f"deb {mirror()} {self.suite} main",
         )  # fmt: skip
@@ -272,6 +277,10 @@ class Machine:
         self.file(path).write_text(text)
         self.file(path).chmod(mode)
 
+    def copy(self, folder: Path, to: str) -> None:
+        """A folder from here."""
+        shutil.copytree(folder, self.file(to), symlinks=True)
+
     def install(self, package: Path) -> str:
         """`apt install ./PACKAGE`."""
         shutil.copy(package, self.file("/root") / package.name)
@@ -394,7 +403,7 @@ class Cable:
 
 @contextlib.contextmanager
 def booted(image: Image, folder: Path, *names: str) -> Iterator[list[Machine]]:
-    """Machines on one wire (at most two), which know each other's names; the first is 10.77.0.1."""
+    """Machines on one wire (one or two), which know each other's names; the first is 10.77.0.1."""
     addresses = {name: f"10.77.0.{number}" for number, name in enumerate(names, 1)}
     hosts = "".join(f"{address} {name}.example.test {name}\n" for name, address in addresses.items())
     with contextlib.ExitStack() as stack:

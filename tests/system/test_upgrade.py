@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import tempfile
@@ -106,20 +105,6 @@ def join_again(server: Machine, client: Machine, image: Image) -> None:
     server.run("rm -f /root/web1.bundle /root/here.bundle")
     join(server, client)
     client.wait_answer("client", "/server/time")
-
-
-def test_manual_completion_and_examples(own: list[Machine]) -> None:
-    server, _client = own
-    for page in ("restpipe", "restpipe-ca", "restpipe-identity-install", "restpipe.toml"):
-        server.run(f"man -w {page} || ls /usr/share/man/man*/{page}.*")
-    words = server.run(
-        "bash -c '. /usr/share/bash-completion/completions/restpipe; "
-        "COMP_WORDS=(restpipe con); COMP_CWORD=1; "
-        "compopt() { :; }; _restpipe restpipe con; echo ${COMPREPLY[*]}'"
-    )
-    assert words.strip() == "config"
-    server.run("cd /usr/share/doc/restpipe/examples && python3 -m py_compile shop.py; rm -rf __pycache__")
-    assert json.loads(server.run("restpipe config server --json"))
 
 
 def test_the_same_bytes_twice(image: Image, work: Path, own_umask: None) -> None:
