@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from pathlib import Path
 
 from restpipe.daemon.channel import Channel
@@ -61,5 +62,24 @@ def test_what_is_under_way_is_counted(tmp_path: Path) -> None:
         assert core.under_way == 2
         core.router.lose(sender, "gone", now)
         assert core.under_way == 0
+
+    run(main())
+
+
+def test_other_limits_hold_from_now_on(tmp_path: Path) -> None:
+    async def main() -> None:
+        core = make(tmp_path)
+        assert core.peers.add("alpha") is not None
+        pipe = dataclasses.replace(
+            core.pipe, max_waiting=1, heartbeat_interval_s=7.0, handshake_timeout_s=3.0
+        )
+        core.configure(pipe, max_peers=1)
+        sender, now = Channel(session(), Side.LISTENER), asyncio.get_running_loop().time()
+        core.router.from_sender(sender, [event(1, "alpha"), event(3, "alpha")], now)
+        assert the_reset(sender).code is Code.OVERLOADED
+        assert core.make_connection(Side.LISTENER).dead_s == 14.0
+        # One is all, but who is known already stays.
+        assert core.peers.add("alpha") is not None
+        assert core.peers.add("beta") is None
 
     run(main())

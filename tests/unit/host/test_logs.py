@@ -156,6 +156,15 @@ def test_a_peer_that_flaps_floods_nothing_and_hides_nobody() -> None:
     assert later.getMessage() == f"web1 is gone ({100 - logs.BURST} more like it were left out)"
 
 
+def test_more_may_be_asked_for_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    configured(stream, monkeypatch)
+    logging.getLogger("restpipe.daemon").debug("mechanics")
+    logs.set_level(Log(debug=True))
+    logging.getLogger("restpipe.daemon").debug("more")
+    assert [line.split()[-1] for line in stream.getvalue().splitlines()] == ["more"]
+
+
 def test_a_flood_that_goes_on_is_summed_up_ever_more_rarely() -> None:
     now = [0.0]
     guard = logs.FloodGuard(lambda: now[0])

@@ -163,6 +163,23 @@ def test_the_name_is_looked_up_again_now_and_then(statsd: Receiver, monkeypatch:
     assert looked_up == ["127.0.0.1", "127.0.0.1"]
 
 
+def test_what_is_sent_goes_where_it_was_told_last(statsd: Receiver) -> None:
+    collected = Stats.off()
+    collected.tick("lost")
+    collected.configure(statsd.config)
+    collected.tick("told")
+    collected.flush()
+    assert statsd.metrics() == ["told:1|c"]
+    other = Receiver()
+    try:
+        collected.configure(other.config)
+        collected.tick("moved")
+        collected.flush()
+        assert other.metrics() == ["moved:1|c"]
+    finally:
+        other.socket.close()
+
+
 def test_off_collects_and_sends_nothing() -> None:
     collected = Stats.off()
     collected.tick("n")
