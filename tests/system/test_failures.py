@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
+import subprocess
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.support.conditions import wait_for
-from tests.system.ledger import CODE, Load, keep_ledger
+from tests.support.processes import CHECKOUT
+from tests.system.ledger import CODE, CONFIG, FOLDER, Load, keep_ledger
 from tests.system.machines import Machine
 
 
@@ -45,22 +52,57 @@ def test_a_daemon_that_stands_still_is_restarted(ledger: tuple[Machine, Machine]
     assert "watchdog" in machine.journal(f"-u {unit}").lower()
 
 
+MEMORY_V1 = Path("/sys/fs/cgroup/memory")
+
+
+@contextlib.contextmanager
+def memory_limit(machine: Machine, unit: str, limit: int) -> Iterator[None]:
+    """MemoryMax= for what runs in a unit now; where containers have no say over memory, by the same kernel's
+    own means from outside."""
+    if machine.show(unit, "MemoryCurrent").isdecimal():
+        machine.run(f"systemctl set-property --runtime {unit} MemoryMax={limit}")
+        try:
+            yield
+        finally:
+            machine.run(f"systemctl set-property --runtime {unit} MemoryMax=2G")
+        return
+    group = MEMORY_V1 / f"restpipe-{uuid.uuid4().hex[:12]}"
+    group.mkdir()
+    try:
+        (group / "memory.limit_in_bytes").write_text(str(limit))
+        (group / "cgroup.procs").write_text(str(pid_here(machine, machine.main_pid(unit))))
+        yield
+    finally:
+        wait_for(lambda: _removed(group), f"{group} to be empty", 60)
+
+
+def _removed(group: Path) -> bool:
+    with contextlib.suppress(OSError):
+        group.rmdir()
+    return not group.exists()
+
+
+def pid_here(machine: Machine, pid: int) -> int:
+    """The number that a process of the machine has on this host."""
+    space = Path(f"/proc/{machine.pid}/ns/pid").readlink()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, StopIteration):
+            lines = (folder / "status").read_text().splitlines()
+            numbers = next(line for line in lines if line.startswith("NSpid:")).split()
+            if numbers[-1] == str(pid) and (folder / "ns/pid").readlink() == space:
+                return int(folder.name)
+    raise AssertionError(f"{machine.name} has no process {pid}")
+
+
 def test_memory_limit(ledger: tuple[Machine, Machine]) -> None:
+    """Of the handler worker, by code that eats it: the kernel kills it, and the event is never answered."""
     server, client = ledger
     unit = "restpipe-server-handlers@1"
     before = server.main_pid(unit)
-    with Load(client, server, threads=2) as load:
-        if server.show(unit, "MemoryCurrent").isdecimal():
-            server.run(f"systemctl set-property --runtime {unit} MemoryMax=200M")
-            answer = client.http("client").get("/server/eat", {"Prefer": "wait=8"})
-            assert answer.event_code != 0
-            wait_for(lambda: server.main_pid(unit) not in (0, before), f"{unit} to come back", 60)
-            server.run(f"systemctl set-property --runtime {unit} MemoryMax=2G")
-        else:
-            # This host gives containers no memory controller: the process' own limit stands in for it.
-            server.run(f"prlimit --pid {before} --as=4000000000")
-            answer = client.http("client").get("/server/eat")
-            assert (answer.event_code, answer.json["exception"]["class"]) == (251, "MemoryError"), answer
+    with Load(client, server, threads=2) as load, memory_limit(server, unit, 200 << 20):
+        answer = client.http("client").get("/server/eat", {"Prefer": "wait=4"})
+        assert answer.event_code is None, answer
+        wait_for(lambda: server.main_pid(unit) not in (0, before), f"{unit} to come back", 60)
         load.go_on()
 
 
@@ -79,6 +121,128 @@ def test_user_code_that_fails_in_a_loop(ledger: tuple[Machine, Machine]) -> None
         assert server.main_pid("restpipe-server-pipe") == pipe
     finally:
         server.put("/srv/ledger/ledger.py", CODE)
+    client.wait_answer("client", "/server/entry")
+
+
+def test_user_code_that_ends_its_process_time_and_again(ledger: tuple[Machine, Machine]) -> None:
+    server, client = ledger
+    unit = "restpipe-server-handlers@1"
+    pipe = server.main_pid("restpipe-server-pipe")
+    with Load(client, server) as load:
+        for _ in range(3):
+            before = server.main_pid(unit)
+            # It is sent again, and ends the next worker too if that comes in time.
+            answer = client.http("client").get("/server/die", {"Prefer": "wait=1"})
+            assert answer.event_code is None, answer
+            wait_for(lambda: server.main_pid(unit) not in (0, before), f"{unit} to come back", 60)  # noqa: B023
+        load.go_on()
+    assert server.main_pid("restpipe-server-pipe") == pipe
+    assert server.show(unit, "ActiveState") == "active"
+
+
+@pytest.fixture
+def small_disk(ledger: tuple[Machine, Machine]) -> Iterator[None]:
+    """The handler worker's folder on a disk of its own."""
+    server, client = ledger
+    unit = "restpipe-server-handlers@1"
+    # Lines that fit into a page without a rest: none is written by half.
+    server.put("/srv/ledger/ledger.py", CODE.replace("{number}", "{number:<63}"))
+    server.run(f"systemctl stop {unit} && mkdir -p {FOLDER} && chown restpipe-handlers: {FOLDER}")
+    server.run(f"mount -t tmpfs -o size=256k,mode=755 tmpfs {FOLDER} && chown restpipe-handlers: {FOLDER}")
+    server.run(f"systemctl start {unit}")
+    client.wait_answer("client", "/server/entry")
+    yield
+    server.put("/srv/ledger/ledger.py", CODE)
+    server.run(f"systemctl stop {unit} && umount {FOLDER} && systemctl start {unit}")
+    client.wait_answer("client", "/server/entry")
+
+
+@pytest.mark.usefixtures("small_disk")
+def test_full_disk_of_the_handlers(ledger: tuple[Machine, Machine]) -> None:
+    """User code fails by its own fault, and says so; nothing else does, and it goes on when there is room."""
+    server, client = ledger
+    pid = server.main_pid("restpipe-server-handlers@1")
+    with Load(client, server) as load:
+        server.try_run(f"dd if=/dev/zero of={FOLDER}/filler bs=4k")
+        failed = wait_for(
+            lambda: next((line for line in load.unknown if "No space left on device" in line), ""),
+            f"user code to fail\n{load}",
+            60,
+        )
+        assert "500" in failed
+        server.run(f"rm {FOLDER}/filler")
+        load.go_on()
+    assert server.main_pid("restpipe-server-handlers@1") == pid
+
+
+def test_full_disk_of_the_journal(ledger: tuple[Machine, Machine]) -> None:
+    """And a journal that begins anew: whoever logs does not wait for it."""
+    server, client = ledger
+    pid = server.main_pid("restpipe-server-pipe")
+    server.run("mkdir -p /var/log/journal && mount -t tmpfs -o size=8k tmpfs /var/log/journal")
+    try:
+        server.try_run("dd if=/dev/zero of=/var/log/journal/filler bs=4k")
+        server.run("systemctl restart systemd-journald && journalctl --flush", timeout_s=60)
+        with Load(client, server) as load:
+            for _ in range(3):
+                client.run("systemctl restart restpipe-client-pipe")
+                load.go_on()
+    finally:
+        server.run("umount -l /var/log/journal && systemctl restart systemd-journald")
+    assert server.main_pid("restpipe-server-pipe") == pid
+    client.run("systemctl restart restpipe-client-pipe")
+    wait_for(
+        lambda: "web1 at" in server.journal("-u restpipe-server-pipe"), "the journal to be written again"
+    )
+
+
+CLOCK = """[Service]
+Environment=LD_PRELOAD=/usr/lib/restpipe/clock.so CLOCK_BACK=/run/clock-back
+"""
+
+
+@pytest.fixture
+def clock(tmp_path: Path) -> Path:
+    """A library that sets clocks back by a year, while a file says so."""
+    compiler = shutil.which("cc")
+    assert compiler, "there is no C compiler to fake a clock with: apt-get install gcc libc6-dev"
+    library = tmp_path / "clock.so"
+    source = CHECKOUT / "tests/faults/clock.c"
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True)
+    return library
+
+
+@pytest.mark.parametrize("role", ["server", "client"])
+def test_a_clock_that_jumps_back_by_a_year_and_forth_again(
+    ledger: tuple[Machine, Machine], role: str, clock: Path
+) -> None:
+    """Containers share a clock with this host: it is what their processes are told that jumps."""
+    server, client = ledger
+    machine = server if role == "server" else client
+    parts = ("pipe", "web", "handlers@")
+    drop_ins = [f"/etc/systemd/system/restpipe-{role}-{part}.service.d/clock.conf" for part in parts]
+    shutil.copy(clock, machine.file("/usr/lib/restpipe/clock.so"))
+    for path in drop_ins:
+        machine.put(path, CLOCK)
+    machine.run(f"systemctl daemon-reload && systemctl restart restpipe-{role}")
+    try:
+        client.wait_answer("client", "/server/entry")
+        pid = machine.main_pid(f"restpipe-{role}-pipe")
+        other = client if role == "server" else server
+        with Load(client, server) as load:
+            machine.run("touch /run/clock-back")
+            load.go_on()
+            # A new link, certificates of the future and all.
+            other.run(f"systemctl restart restpipe-{'client' if role == 'server' else 'server'}-pipe")
+            load.go_on()
+            machine.run(f"systemctl restart restpipe-{role}-handlers@1 restpipe-{role}-web")
+            load.go_on()
+            machine.run("rm /run/clock-back")
+            load.go_on()
+        assert machine.main_pid(f"restpipe-{role}-pipe") == pid
+    finally:
+        machine.run(f"rm -f /run/clock-back {' '.join(drop_ins)}")
+        machine.run(f"systemctl daemon-reload && systemctl restart restpipe-{role}")
     client.wait_answer("client", "/server/entry")
 
 
@@ -127,11 +291,37 @@ def test_reboot(ledger: tuple[Machine, Machine]) -> None:
     server.wait_answer("server", "/client/web1/time")
 
 
-def test_the_journal_knows_the_peer(ledger: tuple[Machine, Machine]) -> None:
-    server, _client = ledger
-    lines = server.run("journalctl --no-pager -o json -u 'restpipe-server*' PEER=web1").splitlines()
-    assert lines
-    entry = json.loads(lines[-1])
-    assert "web1" in entry["MESSAGE"]
-    assert entry["PRIORITY"] in ("4", "6")
-    assert entry["_SYSTEMD_UNIT"] == "restpipe-server-pipe.service"
+def test_no_name_and_no_network_at_boot(ledger: tuple[Machine, Machine]) -> None:
+    """Machines boot with nothing plugged in, here also with nobody who knows the server's name."""
+    server, client = ledger
+    hosts = client.run("cat /etc/hosts")
+    client.put("/etc/hosts", "127.0.0.1 localhost\n")
+    client.reboot()
+    try:
+        wait_for(
+            lambda: "cannot connect to " in client.journal("-b -u restpipe-client-pipe"),
+            "a line that says so",
+        )
+        assert client.show("restpipe-client-pipe", "StatusText") == "not connected"
+        assert client.show("restpipe-client", "ActiveState") == "active"
+    finally:
+        client.put("/etc/hosts", hosts)
+    with Load(client, server) as load:
+        load.go_on()
+    assert client.show("restpipe-client-pipe", "NRestarts") == "0"
+
+
+def test_an_address_that_comes_after_the_boot(ledger: tuple[Machine, Machine]) -> None:
+    """The server is to listen at an address that it has only once it is plugged in."""
+    server, client = ledger
+    server.put("/etc/restpipe/server.toml", CONFIG + '\n[pipe]\nbind = "10.77.0.1"\n')
+    try:
+        server.run("systemctl restart restpipe-server")
+        client.wait_answer("client", "/server/entry")
+        server.reboot()
+        client.wait_answer("client", "/server/entry")
+        assert "cannot listen at 10.77.0.1:1234" in server.journal("-b -u restpipe-server-pipe")
+    finally:
+        server.put("/etc/restpipe/server.toml", CONFIG)
+        server.run("systemctl restart restpipe-server")
+    client.wait_answer("client", "/server/entry")
