@@ -80,8 +80,10 @@ class PeerLinks:
 
     def goes(self, peer: Peer, goaway: Goaway) -> None:
         """It takes no new events; those under way go on until it closes the link."""
+        # It is said once more when the link closes.
+        if peer.online:
+            _log.info("%s goes: %s", peer.name, goaway.detail, extra={"peer": peer.name})
         peer.online = False
-        _log.info("%s goes: %s", peer.name, goaway.detail, extra={"peer": peer.name})
 
     def lost(self, link: Link, reason: str) -> None:
         """The link is gone. Its session waits for another, but not for ever."""

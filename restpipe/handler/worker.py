@@ -24,6 +24,8 @@ from restpipe.transport.local import DaemonLink
 
 STATUS_INTERVAL_S = 5.0
 STOP_HOOK_S = 10.0
+UNLINKED_S = 5.0
+"""A worker without a daemon says READY all the same after a while: a boot must not wait for it."""
 
 _BUILT_IN = {
     Role.SERVER: "restpipe.handler.examples.builtin.TestServerEventHandler",
@@ -160,7 +162,10 @@ class Worker:
     # What the service manager is told.
 
     async def _tell_status(self, link: DaemonLink, dispatcher: Dispatcher) -> None:
-        await link.wait_connected()
+        # Whoever takes another's place has to be linked: that one is.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(None if is_successor() else UNLINKED_S):
+                await link.wait_connected()
         self._say_ready()
         said = ""
         while not self._renewal.succeeded:
