@@ -135,7 +135,7 @@ ROOM = 24 * MIB
 def test_a_peer_that_stops_reading_pins_no_more_than_the_credit_it_gave(
     folder: Path, authority: Authority
 ) -> None:
-    server = Server(folder, authority, heartbeat_interval_s=15.0, session_life_s=0.0, backlog_bytes=4 * MIB)
+    server = Server(folder, authority, heartbeat_interval_s=60.0, session_life_s=0.0, backlog_bytes=4 * MIB)
     with server.started() as node, server.peer() as peer, contextlib.ExitStack() as stack:
         callers = [stack.enter_context(http.connect(node.sockets / "web.sock")) for _ in range(STREAMS)]
         head = f"POST /client/{NAME}/item HTTP/1.1\r\nHost: x\r\nPrefer: wait=600\r\n"
@@ -153,10 +153,13 @@ def test_a_peer_that_stops_reading_pins_no_more_than_the_credit_it_gave(
             for caller, data in rest.items():
                 with contextlib.suppress(BlockingIOError):
                     rest[caller] = data[caller.send(data) :] if data else data
-            return steady()
+            return steady() and refused()
 
-        wait_for(pushed, "nothing grows any more")
+        def refused() -> bool:
+            probe = node.http.get(f"/client/{NAME}/pid", {"Prefer": "wait=1"})
+            return told(probe) == (503, "overloaded", "no")
+
+        wait_for(pushed, "nothing grows any more, and newcomers are refused")
         grown = rss_bytes(node.pipe.pid) - before
         print(f"\n{STREAMS} streams of 1 MiB each: the daemon has grown by {grown / MIB:.1f} MiB")
         assert grown < PINNED + ROOM
-        assert told(node.http.get(f"/client/{NAME}/pid")) == (503, "overloaded", "no")
