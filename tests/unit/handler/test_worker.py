@@ -17,6 +17,7 @@ import pytest
 
 from restpipe import Context, EventHandler, ServerEventHandler, streamed
 from restpipe.errors import Code, ConfigError, RestPipeError, StreamReset
+from restpipe.handler import worker
 from restpipe.handler.worker import Worker, load_handler, load_listener
 from restpipe.host.config import Config, Role, load
 from restpipe.protocol import frames
@@ -312,6 +313,20 @@ def test_the_service_manager_is_told_the_truth(run: Run, config: Config, eventua
             async with FakeDaemon(config.sockets.handlers):
                 await eventually(lambda: "ready" in notified.said)
                 await eventually(lambda: "answering events, 0 under way, 0 done" in notified.said)
+
+    run(main())
+
+
+def test_nobody_waits_for_a_daemon_that_is_not_there(
+    run: Run, config: Config, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "UNLINKED_S", 0.01)
+
+    async def main() -> None:
+        notified = Notified()
+        async with working(config, Handler(), notified=notified):
+            await eventually(lambda: "ready" in notified.said)
+            await eventually(lambda: "waiting for the pipe daemon, 0 under way, 0 done" in notified.said)
 
     run(main())
 
