@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: venv scan demo test lint format schema bench faults soak deb system-test clean
+.PHONY: venv scan demo test lint format schema bench faults soak deb system-test system-tools clean
 
 venv: $(VENV)/ready
 
@@ -53,8 +53,12 @@ soak: venv  ## Random faults under load: SECONDS=600 SEED=7. Fails unless nothin
 deb:  ## The Debian packages, in dist/SUITE. Needs root and mmdebstrap. SUITES="bookworm trixie".
 	for suite in $(or $(SUITES),bookworm trixie); do packaging/build-deb $$suite dist/$$suite || exit 1; done
 
-system-test: venv  ## The packages on booted machines. Needs root, mmdebstrap and systemd-container.
+system-test: system-tools venv  ## The packages on booted machines. Needs root.
 	$(RUN) -m pytest -p no:cacheprovider tests/system $(PYTEST)
+
+system-tools:
+	@[ "$$(id -u)" = 0 ] || { echo "system tests need root: sudo make system-test" >&2; exit 1; }
+	@packaging/prerequisites $(PYTHON) curl git ip mmdebstrap systemd-nspawn
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -156,7 +156,8 @@ class Machine:
         try:
             for part in ("upper", "work", "root"):
                 (self.folder / part).mkdir(parents=True)
-            layers = f"lowerdir={self.image.root},upperdir={self.folder}/upper,workdir={self.folder}/work"
+            layers = f"lowerdir={self.image.root},upperdir={self.folder}/upper,workdir={self.folder}/work,volatile"
+            # Volatile: nothing waits for the disk; what is on it need not outlive this machine.
             call("mount", "-t", "overlay", "-o", layers, "overlay", self.root)
             (self.root / "etc/hostname").write_text(f"{self.name}\n")
             (self.root / "etc/hosts").write_text(f"127.0.0.1 localhost\n::1 localhost\n{self._hosts}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.integration.test_nginx import *  # noqa: F403  (the tests themselves)
@@ -19,8 +21,10 @@ def front(inside: Inside) -> Front:
 
 
 def test_the_ports_of_the_example(inside: Inside, front: Front) -> None:
-    for url in ("http://localhost:8001/client/client-1/time", "http://localhost:8002/server/time"):
-        assert "time_from" in inside.machine.run(f"curl --silent --show-error --fail {url}")
+    for url in ("http://localhost:8001/client/client-1/told", "http://localhost:8002/server/told"):
+        assert json.loads(inside.machine.run(f"curl --silent --show-error --fail {url}//here"))[
+            "arguments"
+        ] == ["here"]
 
 
 def test_nothing_met_the_bounds_of_its_sandbox(inside: Inside, front: Front) -> None:
