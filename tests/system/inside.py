@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,7 +94,7 @@ def _side(machine: Machine, role: str) -> Side:
 
 def put_nginx_in_front(machine: Machine) -> Path:
     """The example site as it was installed; it listens at two Unix sockets, too, in the folder returned."""
-    machine.run("apt-get install -y --no-install-recommends nginx-light && adduser --quiet www-data restpipe")
+    machine.run("apt-get install -y --no-install-recommends nginx-light && usermod -a -G restpipe www-data")
     machine.run("cp /usr/share/doc/restpipe/examples/nginx.conf /etc/nginx/conf.d/restpipe.conf && nginx -t")
     for port in (8001, 8002):
         listen = f"listen 127.0.0.1:{port};"
@@ -107,4 +108,7 @@ def put_nginx_in_front(machine: Machine) -> Path:
 def free_of_complaints(machine: Machine) -> str:
     """What in the journal looks like a sandbox that is too narrow; empty if nothing does."""
     pattern = "SIGSYS|status=31|status=226|Operation not permitted|PermissionError|Read-only file system"
-    return machine.try_run(f"journalctl --no-pager -u 'restpipe-*' | grep -E '{pattern}'").stdout
+    # uvloop tries to remove the manager's sockets when the daemon stops, which is rightly not allowed.
+    harmless = "Unable to clean up listening UNIX socket"
+    lines = machine.try_run("journalctl --no-pager -u 'restpipe-*'").stdout.splitlines()
+    return "\n".join(line for line in lines if re.search(pattern, line) and harmless not in line)
