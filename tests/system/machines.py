@@ -156,7 +156,9 @@ class Machine:
         try:
             for part in ("upper", "work", "root"):
                 (self.folder / part).mkdir(parents=True)
-            layers = f"lowerdir={self.image.root},upperdir={self.folder}/upper,workdir={self.folder}/work,volatile"
+            layers = (
+                f"lowerdir={self.image.root},upperdir={self.folder}/upper,workdir={self.folder}/work,volatile"
+            )
             # Volatile: nothing waits for the disk; what is on it need not outlive this machine.
             call("mount", "-t", "overlay", "-o", layers, "overlay", self.root)
             (self.root / "etc/hostname").write_text(f"{self.name}\n")
@@ -183,10 +185,11 @@ class Machine:
             "--register=no", "--keep-unit", "--private-network", "--link-journal=no",
             "--resolv-conf=off", "--timezone=off", "--console=pipe",
         ]  # fmt: skip
+        alone = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]
         with (self.folder / "console").open("ab") as console:
             self._nspawn = subprocess.Popen(
-                # Should the tests be killed, the kernel kills the machines.
-                ["setpriv", "--pdeathsig", "KILL", "--", *self._groups.inside(nspawn)],
+                # Should the tests be killed, the kernel kills the machines: all processes of the namespace.
+                ["setpriv", "--pdeathsig", "KILL", "--", *self._groups.inside([*alone, *nspawn])],
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,
@@ -223,7 +226,8 @@ class Machine:
             with contextlib.suppress(OSError):
                 status = Path(f"/proc/{pid}/status").read_text()
                 ids = next(line for line in status.splitlines() if line.startswith("NSpid:")).split()[1:]
-                if len(ids) > 1 and ids[-1] == "1":
+                # In this namespace, in that of systemd-nspawn, and in the machine's own.
+                if len(ids) == 3 and ids[-1] == "1":
                     return pid
         return None
 
