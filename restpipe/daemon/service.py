@@ -7,6 +7,7 @@ import contextlib
 import logging
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ LOCAL_DEAD_S = 10.0
 """A worker that was silent for so long is given up; one that was only busy is not."""
 STATUS_EVERY_S = 1.0
 DRAIN_POLL_S = 0.05
+# From Python 3.13 on, loops remove a socket's file when they close it, whoever made it.
+_LEAVE_FILE: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 
 _log = logging.getLogger(__name__)
 
@@ -77,7 +80,7 @@ async def _door(
     except OSError as error:
         raise RestPipeError(f"cannot listen at {path}: {error.strerror or error}") from error
     server = await event_loop.create_unix_server(
-        lambda: Link(_local_connection(event_loop.time()), door, event_loop), sock=sock
+        lambda: Link(_local_connection(event_loop.time()), door, event_loop), sock=sock, **_LEAVE_FILE
     )
     try:
         yield

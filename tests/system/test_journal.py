@@ -79,5 +79,9 @@ def test_a_start_in_good_order_warns_of_nothing(joined: tuple[Machine, Machine])
         joined[0].wait_answer("server", "/client/web1/time")
         machine.run("journalctl --sync")
         said = entries(machine, f"--after-cursor={cursor!r} -u 'restpipe-{role}*'")
-        warnings = [entry for entry in said if int(entry["PRIORITY"]) <= 4]
-        assert not warnings, [entry["MESSAGE"] for entry in said]
+        # Of ours: the manager has its own worries in a container.
+        ours = [entry for entry in said if entry["SYSLOG_IDENTIFIER"].startswith("restpipe")]
+        assert ours
+        warnings = [entry for entry in ours if int(entry["PRIORITY"]) <= 4]
+        lines = "\n".join(f"{one.get('_PID')} {one['PRIORITY']} {one['MESSAGE']}" for one in said)
+        assert not warnings, lines
