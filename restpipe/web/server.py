@@ -126,14 +126,19 @@ class Server(BaseApplication):  # type: ignore[misc]
         return app.build(config.role, config.web, link, stats, service)
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """Not that uvicorn has closed the socket before gunicorn, nor that it ended by the signal it was sent."""
+    text = record.getMessage()
+    return not (text.startswith("Error while closing socket") or text.endswith("was sent SIGTERM!"))
+
+
 class RootLogger(Logger):  # type: ignore[misc]
     """Leaves gunicorn's lines to the process's own log."""
 
     def setup(self, cfg: Any) -> None:
         self.cfg = cfg
         self.error_log.propagate = True
-        # Workers close the socket before gunicorn does.
-        self.error_log.addFilter(lambda record: not str(record.msg).startswith("Error while closing socket"))
+        self.error_log.addFilter(_is_news)
         self.error_log.handlers = []
         self.error_log.setLevel(logging.DEBUG if cfg.loglevel == "debug" else logging.INFO)
         self.access_log.propagate = False

@@ -81,7 +81,10 @@ def test_a_file_that_cannot_be_used_is_refused_and_the_old_goes_on(
     no_failures(load)
     assert pids(server, "server") == before
     for unit in ("restpipe-server", "restpipe-server-pipe", "restpipe-server-web"):
-        assert "web.wait_s must be a number" in server.journal(f"-u {unit}"), unit
+        wait_for(
+            lambda: "web.wait_s must be a number" in server.journal(f"-u {unit}"),  # noqa: B023
+            f"{unit} to say so",
+        )
         assert server.show(unit, "ActiveState") == "active"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -185,3 +186,16 @@ def test_a_socket_can_be_handed_over(directory: Path) -> None:
             assert web.request("GET", "/nowhere").status == 404
         assert web.process.returncode == 0
         assert path.stat().st_ino == inode
+
+
+@pytest.mark.parametrize(
+    ("text", "news"),
+    [
+        ("Error while closing socket [Errno 9] Bad file descriptor", False),
+        ("Worker (pid:660) was sent SIGTERM!", False),
+        ("Worker (pid:660) was sent SIGKILL! Perhaps out of memory?", True),
+    ],
+)
+def test_what_happens_at_every_stop_is_no_news(text: str, news: bool) -> None:
+    record = logging.LogRecord("gunicorn.error", logging.ERROR, "", 0, text, (), None)
+    assert server._is_news(record) is news
