@@ -25,7 +25,7 @@ from restpipe.protocol.connection import Side
 from restpipe.protocol.schema_pb2 import Notice
 from restpipe.transport.certificates import Use
 from restpipe.transport.link import Link
-from restpipe.transport.listener import MAX_HANDSHAKES, Listener, listening_socket
+from restpipe.transport.listener import MAX_HANDSHAKES, MAX_WAITING, Listener, listening_socket
 from restpipe.transport.tls import TlsFiles, client_context, server_context
 
 SERVER_NAME = "server"
@@ -101,7 +101,7 @@ class ServerEnd:
         yield self.core.notices.run_idle(lambda: len(self.core.links))
 
     def _allow_open_files(self) -> None:
-        allow_open_files(self.core.pipe.max_clients + MAX_HANDSHAKES * 2 + OTHER_FILES)
+        allow_open_files(self.core.pipe.max_clients + MAX_HANDSHAKES * 2 + MAX_WAITING + OTHER_FILES)
 
     def _listening_socket(self) -> socket.socket:
         """The one that an earlier start has left, refusing nobody meanwhile; else a new one."""

@@ -21,7 +21,7 @@ from restpipe.protocol import frames
 from restpipe.protocol.frames import Frame, Kind
 from restpipe.protocol.messages import encode_reset, read_message
 from restpipe.protocol.schema_pb2 import Event
-from restpipe.protocol.streams import INITIAL_CREDIT, MAX_CREDIT
+from restpipe.protocol.streams import INITIAL_CREDIT, MAX_CREDIT, SendQueue
 
 Resolve = Callable[[str, Callable[[frozenset[str], float], None]], None]
 """Looks a host name up, then calls back with its addresses (none where there are none) and the time."""
@@ -31,6 +31,11 @@ _EVENT, _RESET, _WINDOW, _ORIGIN = Kind.EVENT, Kind.RESET, Kind.WINDOW, Kind.ORI
 RELAYED = frozenset((Kind.REPLY, Kind.DATA, Kind.RESET, Kind.WINDOW))
 SLACK = 65536
 """What may wait of one stream beyond its credit: frames that cost no credit."""
+
+FULL = 2
+"""Times `backlog_bytes`: past it, streams that were there before lose what waits of them."""
+DEAF = 2 * FULL
+"""Times `backlog_bytes`: past it, whoever still opens streams is cut off. Nobody who reads comes so far."""
 
 STOPS = "the daemon stops"
 
@@ -112,7 +117,10 @@ class Router:
     # Frames.
 
     def from_sender(self, channel: Channel, received: list[Frame], now: float) -> None:
-        """Stream frames of a web worker, in order. What it opens goes to a peer."""
+        """Stream frames of a web worker, in order. What it opens goes to a peer.
+
+        `ProtocolError` when it opens far too much and reads nothing of what it is told.
+        """
         for frame in received:
             if frame.kind == _EVENT:
                 if self._may_open(channel, frame):
@@ -121,7 +129,10 @@ class Router:
                 self._relay(channel, frame, now)
 
     def from_peer(self, peer: Peer, channel: Channel, received: list[Frame], now: float) -> None:
-        """Stream frames of another daemon, in order. What it opens goes to a handler worker."""
+        """Stream frames of another daemon, in order. What it opens goes to a handler worker.
+
+        `ProtocolError` as for `from_sender`.
+        """
         for frame in received:
             if frame.kind == _EVENT:
                 if self._may_open(channel, frame):
@@ -138,6 +149,9 @@ class Router:
         if not channel.may_open(frame.stream):
             _log.debug("an event on a stream that is taken, or not its opener's to take, was dropped")
             return False
+        if channel.session.queue.size > DEAF * self.limits.backlog_bytes:
+            # Each refusal is one more frame that waits: without end, for whoever reads none.
+            raise ProtocolError(Code.FLOW_CONTROL, "it sends events without end, and does not read")
         if self._draining:
             _tell(channel, frame.stream, StreamReset(Code.DRAINING, STOPS, Delivered.NO))
             return False
@@ -169,8 +183,15 @@ class Router:
             far.session.send(number, frame.renumbered(number))
         if over:
             self._close(route, now)
-        elif queue.size > MAX_CREDIT and queue.waiting(number) > MAX_CREDIT + SLACK:
+        elif queue.size > MAX_CREDIT:
+            self._bound(route, queue, number, now)
+
+    def _bound(self, route: Route, queue: SendQueue, number: int, now: float) -> None:
+        """Ends a stream of which too much waits, or that would have too much wait of all streams together."""
+        if queue.waiting(number) > MAX_CREDIT + SLACK:
             self._break(route, StreamReset(Code.FLOW_CONTROL, "more was sent than was granted"), now)
+        elif queue.size > FULL * self.limits.backlog_bytes:
+            self._break(route, StreamReset(Code.OVERLOADED, "too much waits to be sent"), now)
 
     def _hold(self, route: Route, waiting: Waiting, frame: Frame) -> None:
         """Keeps what follows an event that waits."""
@@ -318,6 +339,8 @@ class Router:
                 self._stop_waiting(route, waiting)
                 self._send_to_worker(route, worker, waiting.origin, waiting.renewed(now))
                 self._release(route, waiting, now)
+        while (last := line.hopeless(now)) is not None:
+            self._refuse(last, Code.OVERLOADED, f"{len(line)} events wait for a handler worker already")
 
     def _release(self, route: Route, waiting: Waiting, now: float) -> None:
         for frame in waiting.held:

@@ -54,6 +54,15 @@ class WaitingLine:
         """Whether a newcomer with so much time would spend too much of it here, at the pace of this line."""
         return len(self) * self._interval_s > patience_s * PATIENCE and self._departures > WARM_UP
 
+    def hopeless(self, now: float) -> Route | None:
+        """Whoever stands last, if his turn would come after his deadline at the pace of this line."""
+        if self._departures <= WARM_UP or not self._routes:
+            return None
+        last = next(reversed(self._routes))
+        waiting = last.waiting
+        in_vain = waiting is not None and now + len(self) * self._interval_s > waiting.deadline
+        return last if in_vain else None
+
     def add(self, route: Route) -> None:
         if not self._routes:
             self.stall()

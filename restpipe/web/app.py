@@ -120,6 +120,7 @@ class Events:
         try:
             await self._exchange(request, resp, call)
         except StreamReset as reset:
+            _forget_frames(reset)
             _put_problem(resp, responses.of_failure(reset, call.event_id), call)
 
     def _admit(self, verb: str, call: Call) -> Destination | Document:
@@ -180,6 +181,15 @@ class Events:
             if not call.survive():
                 raise
             raise sending.expire() from None
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """The frames that an error went through hold it and the whole request: where very many are refused,
+    all that would pile up until the collector comes.
+    """
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__context__
 
 
 async def _put_reply(

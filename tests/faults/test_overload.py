@@ -36,7 +36,7 @@ COLD_ANSWERS = 50
 IN_VAIN = ("no-handler", "deadline")
 """What those are told who came before that, and stood too far behind in the line: the daemon's word, or the
 web worker's own where that comes too late."""
-MOST = 300 * MIB
+MOST = 120 * MIB
 """A process may have so much, in a whole minute too."""
 ROUNDS = 5
 

@@ -8,8 +8,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from restpipe.daemon.channel import Channel
 from restpipe.daemon.peers import Peer
 from restpipe.daemon.pool import Worker
-from restpipe.daemon.router import SLACK, Limits
-from restpipe.errors import Code, Delivered, StreamReset
+from restpipe.daemon.router import DEAF, FULL, SLACK, Limits
+from restpipe.errors import Code, Delivered, ProtocolError, StreamReset
 from restpipe.protocol.frames import HEADER_SIZE, MAX_BODY, MAX_HEAD, Frame, Kind
 from restpipe.protocol.schema_pb2 import Event, Origin
 from restpipe.protocol.streams import MAX_CREDIT
@@ -412,6 +412,33 @@ def test_a_peer_that_reads_nothing_is_protected_from_one_that_sends_too_much() -
     assert only.kind == Kind.EVENT
     assert set(sender.routes) == {3}
     assert len(alpha.routes) == 1
+
+
+def test_what_waits_for_a_peer_that_does_not_read_is_bounded_over_all_streams() -> None:
+    bench = Bench(limits=Limits(100, MAX_CREDIT))
+    sender = bench.sender()
+    _, alpha = bench.join("alpha")
+    bench.send(sender, *(event(number, "alpha", end=False) for number in range(1, 17, 2)))
+    taken(alpha)
+    for number in range(1, 17, 2):
+        for _ in range(8):
+            bench.send(sender, data(number, bytes(MAX_BODY)))
+        assert alpha.session.queue.size <= FULL * MAX_CREDIT
+    told = resets(taken(sender))
+    assert {why.code for why in told} == {Code.OVERLOADED}
+    # What is left is whole, and goes on.
+    assert len(sender.routes) == len(alpha.routes) == 8 - len(told) > 0
+
+
+def test_whoever_opens_far_too_much_and_reads_nothing_is_cut_off() -> None:
+    bench = Bench(limits=Limits(1, 10_000))
+    bench.join("alpha")
+    sender = bench.sender()
+    with pytest.raises(ProtocolError) as caught:
+        for number in range(1, 10_000, 2):
+            bench.send(sender, event(number, "alpha", end=False))
+    assert caught.value.code is Code.FLOW_CONTROL
+    assert DEAF * 10_000 < sender.session.queue.size < DEAF * 10_000 + 1000
 
 
 def test_a_violation_resets_both_sides_of_its_stream_alone() -> None:

@@ -103,6 +103,18 @@ def test_who_would_spend_too_much_of_his_time_in_line_is_refused() -> None:
     assert not line.is_too_long(41.0)
 
 
+def test_who_would_wait_in_vain_is_told_as_soon_as_the_pace_is_known() -> None:
+    assert saturated(WARM_UP, 0.1).hopeless(0.0) is None
+    line = saturated(50, 0.1)
+    assert line.hopeless(-20.0) is None
+    told = []
+    # 5.05 s before the deadlines of all.
+    while (last := line.hopeless(-4.05)) is not None:
+        told.append(last)
+        line.remove(last)
+    assert (len(told), len(line)) == (50, 50)
+
+
 def test_the_pace_follows_what_happens() -> None:
     line = saturated(50, 0.1)
     for number in range(90):
