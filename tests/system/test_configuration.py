@@ -17,6 +17,8 @@ def ledger(joined: tuple[Machine, Machine]) -> tuple[Machine, Machine]:
     server, client = joined
     keep_ledger(server)
     client.wait_answer("client", "/server/entry")
+    # All parts of it: what only just starts is not reloaded.
+    server.wait_answer("server", "/client/web1/time")
     return server, client
 
 
