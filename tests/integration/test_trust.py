@@ -107,7 +107,7 @@ def test_a_first_start_one_issue_and_one_install_are_all(folder: Path) -> None:
         # Installed again it is taken up by the daemon that runs.
         again = restpipe("identity", "install", str(bundle), "--config", str(client.config))
         assert f"process {client.pipe.pid}) takes it up now" in again.stdout
-        client.pipe.wait_log("certificates and revocation list reloaded")
+        client.pipe.wait_log("certificates and revocation lists reloaded")
         for key in (*folder.rglob("key.pem"), *folder.rglob("ca.key"), bundle):
             assert key.stat().st_mode & 0o777 == 0o600, key
             assert key.stat().st_uid == os.geteuid(), key
@@ -642,9 +642,9 @@ def test_everything_is_replaced_under_load_and_no_request_fails(folder: Path) ->
         statuses = stack.enter_context(asking(pair))
 
         def reloads(node: Node) -> None:
-            before = node.pipe.log_text().count("list reloaded")
+            before = node.pipe.log_text().count("lists reloaded")
             node.pipe.send(signal.SIGHUP)
-            wait_for(lambda: node.pipe.log_text().count("list reloaded") > before, "reload")
+            wait_for(lambda: node.pipe.log_text().count("lists reloaded") > before, "reload")
 
         def hang_up(*nodes: Node) -> None:
             for node in nodes:
