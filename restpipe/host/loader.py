@@ -37,8 +37,14 @@ def load_class(name: str, folder: Path | None = None) -> type:
 
 
 def import_module(name: str) -> ModuleType:
-    """Import it; ConfigError (one line, with file and line) if that fails, even by SystemExit."""
+    """Import it; ConfigError (one line, with file and line) if that fails, even by SystemExit.
+
+    From here on this process compiles what it imports without leaving the outcome behind.
+    """
     importlib.invalidate_caches()
+    # Compiled files are told apart by the second and the size of their source: code that is edited and
+    # reloaded at once could be the old one.
+    sys.dont_write_bytecode = True
     try:
         return importlib.import_module(name)
     except (Exception, SystemExit) as exc:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,6 +82,28 @@ def test_a_repaired_module_is_found(tmp_path: Path) -> None:
         load_class("late.Files", tmp_path)
     (tmp_path / "late.py").write_text("class Files: pass")
     assert load_class("late.Files", tmp_path)
+
+
+def test_an_edit_counts_whenever_it_is_made(tmp_path: Path) -> None:
+    """Compiled files are told apart by second and size of their source: an edit may change neither."""
+    source = tmp_path / "edited.py"
+    script = (
+        "import sys, pathlib\n"
+        "from restpipe.host.loader import load_class\n"
+        "print(load_class('edited.Code', pathlib.Path(sys.argv[1])).VERSION)"
+    )
+    environ = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    for version in ("1", "2"):
+        source.write_text(f"class Code:\n    VERSION = {version}\n")
+        os.utime(source, (1_700_000_000, 1_700_000_000))
+        process = subprocess.run(
+            [sys.executable, "-c", script, str(tmp_path)],
+            env=environ,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert process.stdout == f"{version}\n"
 
 
 def test_first_on_path_lasts_as_long_as_it_says(tmp_path: Path) -> None:
