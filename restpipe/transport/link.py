@@ -18,6 +18,9 @@ LAST_WORDS_S = 2.0
 """What a peer has time to read what was written before the link was closed."""
 WRITE_AT_ONCE = 65536
 """Bytes that are put on the transport in one go. What stands there cannot be overtaken, so it is little."""
+GATHER = 32
+"""Frames of one turn of the loop that leave without waiting for its end: in a long turn, whoever they are for
+would stand idle until its last, and then this process until all of them are answered."""
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +39,7 @@ class LinkOwner(Protocol):
 
 
 class Link(asyncio.Protocol):
-    """Binds a connection to its transport: one write a turn of the loop, one timer, one end."""
+    """Binds a connection to its transport: writes gathered in each turn of the loop, one timer, one end."""
 
     def __init__(self, connection: Connection, owner: LinkOwner, loop: asyncio.AbstractEventLoop) -> None:
         self.connection = connection
@@ -46,6 +49,8 @@ class Link(asyncio.Protocol):
         self.loop = loop
         self._writable = True
         self._flush_scheduled = False
+        self._woken = 0
+        """Times in this turn of the loop that there was something to send."""
         self._closing = False
         self._reason = ""
         self._timer: asyncio.TimerHandle | None = None
@@ -104,10 +109,15 @@ class Link(asyncio.Protocol):
     # Called by the owner.
 
     def wake(self) -> None:
-        """There is something to send: it leaves with all else that comes up in this turn of the loop."""
-        if not self._flush_scheduled and not self._closing:
+        """There is something to send: it leaves with what else comes up in this turn of the loop."""
+        if self._closing:
+            return
+        self._woken += 1
+        if not self._flush_scheduled:
             self._flush_scheduled = True
             self.loop.call_soon(self._flush)
+        elif self._woken >= GATHER:
+            self._write()
 
     async def wait_written(self) -> None:
         """Returns once all that was queued is written, and taken over where the session is durable.
@@ -169,6 +179,10 @@ class Link(asyncio.Protocol):
 
     def _flush(self) -> None:
         self._flush_scheduled = False
+        self._write()
+
+    def _write(self) -> None:
+        self._woken = 0
         transport = self.transport
         while self._writable and not self._closing and transport is not None:
             data = self.connection.data_to_send(WRITE_AT_ONCE)

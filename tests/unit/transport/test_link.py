@@ -13,7 +13,7 @@ from restpipe.protocol.frames import FrameDecoder, Kind
 from restpipe.protocol.messages import read_message
 from restpipe.protocol.schema_pb2 import ROLE_PIPE, Goaway, Hello
 from restpipe.protocol.session import Session
-from restpipe.transport.link import WRITE_AT_ONCE, Link, set_socket_options
+from restpipe.transport.link import GATHER, WRITE_AT_ONCE, Link, set_socket_options
 from tests.unit.transport.kit import Recorder, connection, run, until
 
 BUFFER = 1 << 24
@@ -115,27 +115,46 @@ def test_frames_cross_in_both_directions() -> None:
     run(main())
 
 
-def test_all_of_a_turn_leaves_in_one_write() -> None:
+class CountedWrites:
+    """A link's transport, and the sizes of what is written to it."""
+
+    def __init__(self, link: Link) -> None:
+        assert link.transport is not None
+        self._transport = link.transport
+        self.sizes: list[int] = []
+        link.transport = self  # type: ignore[assignment]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        self.sizes.append(len(data))
+        self._transport.write(data)
+
+
+def test_what_comes_up_in_a_turn_leaves_in_one_write() -> None:
     async def main() -> None:
         async with joined() as ends:
-            transport = ends.near.transport
-            assert transport is not None
-            writes: list[int] = []
-
-            class Counting:
-                def __getattr__(self, name: str) -> Any:
-                    return getattr(transport, name)
-
-                def write(self, data: bytes) -> None:
-                    writes.append(len(data))
-                    transport.write(data)
-
-            ends.near.transport = Counting()  # type: ignore[assignment]
-            for stream in range(1, 200, 2):
+            writes = CountedWrites(ends.near)
+            for stream in range(GATHER // 2):
                 ends.near_session.send(stream, frames.encode(Kind.EVENT, stream))
-            assert writes == []
-            await until(lambda: ends.far_owner.kinds().count(Kind.EVENT) == 100)
-            assert len(writes) == 1
+            assert writes.sizes == []
+            await until(lambda: ends.far_owner.kinds().count(Kind.EVENT) == GATHER // 2)
+            assert len(writes.sizes) == 1
+
+    run(main())
+
+
+def test_very_much_does_not_wait_for_the_end_of_its_turn() -> None:
+    async def main() -> None:
+        async with joined() as ends:
+            writes = CountedWrites(ends.near)
+            for stream in range(3 * GATHER + 1):
+                ends.near_session.send(stream, frames.encode(Kind.EVENT, stream))
+            assert len(writes.sizes) == 3
+            assert max(writes.sizes) == GATHER * frames.HEADER_SIZE
+            await until(lambda: ends.far_owner.kinds().count(Kind.EVENT) == 3 * GATHER + 1)
+            assert len(writes.sizes) == 4
 
     run(main())
 
