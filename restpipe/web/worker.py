@@ -35,11 +35,14 @@ class Worker(UvicornWorker):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # The parent takes over gunicorn's handlers; here everything goes to the root's.
-        for name in ("uvicorn.error", "uvicorn.access"):
-            logger = logging.getLogger(name)
-            logger.handlers = []
-            logger.propagate = True
-            logger.setLevel(logging.NOTSET if self.cfg.settings["loglevel"].value == "debug" else "WARNING")
+        log = logging.getLogger("uvicorn.error")
+        log.handlers = []
+        log.propagate = True
+        log.setLevel(logging.NOTSET if self.cfg.settings["loglevel"].value == "debug" else "WARNING")
+        # uvicorn composes a line for every request as long as this one leads anywhere.
+        access_log = logging.getLogger("uvicorn.access")
+        access_log.handlers = []
+        access_log.propagate = False
 
     def init_process(self) -> None:
         gc.collect()
