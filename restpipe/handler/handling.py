@@ -7,7 +7,7 @@ import functools
 import inspect
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple
 
@@ -39,6 +39,21 @@ class Workplace(NamedTuple):
     """Entered for as long as an async method is under way."""
     stats: Stats
     max_body_bytes: int
+
+
+class _EventHeaders:
+    """Those of an event, read only once somebody asks for them; few methods do."""
+
+    __slots__ = ("_event",)
+
+    def __init__(self, event: Event) -> None:
+        self._event = event
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        for header in self._event.headers:
+            yield header.name, header.value
+        if self._event.content_type:
+            yield "content-type", self._event.content_type
 
 
 class _ToAwait(NamedTuple):
@@ -108,9 +123,6 @@ class Handling:
 
     def _make_context(self, event: Event, target: Target) -> Context:
         origin = self._exchange.origin
-        headers = [(header.name, header.value) for header in event.headers]
-        if event.content_type:
-            headers.append(("content-type", event.content_type))
         context = self._context = Context(
             verb=event.verb,
             target=event.target,
@@ -118,7 +130,7 @@ class Handling:
             peer=origin.peer if origin else "",
             participant_address=(origin.address, origin.port) if origin else ("", 0),
             deadline=Deadline.after(event.timeout_ms / 1000 if event.timeout_ms else None),
-            headers=headers,
+            headers=_EventHeaders(event),
             query=target.query,
             traceparent=event.traceparent,
             tracestate=event.tracestate,
