@@ -15,6 +15,7 @@ from restpipe.errors import Code, Delivered, StreamReset
 from restpipe.handler import results
 from restpipe.handler.api import EventError
 from restpipe.handler.context import Context, Deadline
+from restpipe.handler.faults import ends_task
 from restpipe.handler.incoming import IncomingEvent, PostData, receive_body
 from restpipe.handler.registry import Method, Registry, method_name
 from restpipe.handler.results import Answer
@@ -178,12 +179,9 @@ class Handling:
             if inspect.isawaitable(result):
                 result = await result
             return results.answer_of(result)
-        except asyncio.CancelledError as exc:
-            # What the method awaits may have been cancelled by itself: only the task knows who was meant.
-            if self._cancelled or (self._task is not None and self._task.cancelling()):
+        except BaseException as exc:
+            if ends_task(exc):
                 raise
-            return _answer_of_exception(exc, method, context)
-        except (Exception, SystemExit) as exc:
             return _answer_of_exception(exc, method, context)
 
     async def _send(self, answer: Answer) -> None:

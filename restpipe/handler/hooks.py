@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
+from restpipe.handler.faults import ends_task
 from restpipe.protocol.schema_pb2 import Notice
 
 MAX_WAITING = 1000
@@ -94,5 +95,7 @@ class StateHooks:
                 continue
             try:
                 await call_hook(hook, call.arguments, self._run)
-            except (Exception, SystemExit):
+            except BaseException as exc:
+                if ends_task(exc):
+                    raise
                 _log.exception("%s of %s failed", call.names[0], type(listener).__name__)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable
 
 from restpipe.errors import Code, Delivered, StreamReset
+from restpipe.handler.faults import ends_task
 from restpipe.handler.incoming import IncomingEvent
 from restpipe.handler.results import Answer, Stream, answer_of_exception
 from restpipe.handler.streaming import PIECE, pieces
@@ -55,7 +56,9 @@ async def _send_stream(
         return None
     try:
         first = await anext(source, b"")
-    except Exception as exc:
+    except BaseException as exc:
+        if ends_task(exc):
+            raise
         _log.exception("a stream failed before its first byte")
         return answer_of_exception(exc)
     # A file may grow while it is sent, but its length is told already.
@@ -66,7 +69,9 @@ async def _send_stream(
         await _send_rest(exchange, first, source, length)
     except StreamReset:
         raise
-    except Exception as exc:
+    except BaseException as exc:
+        if ends_task(exc):
+            raise
         _log.exception("a stream broke off")
         raise StreamReset(Code.REPLY_BROKEN, f"{type(exc).__name__}: {exc}", Delivered.YES) from None
     return None

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import Any, Protocol
 
+from restpipe.handler.faults import ends_task
 from restpipe.handler.results import Stream, is_file
 from restpipe.handler.threads import ThreadPool
 
@@ -50,9 +51,18 @@ async def _async_pieces(source: AsyncIterator[Any]) -> AsyncGenerator[bytes, Non
             if piece:
                 yield piece
     finally:
-        close = getattr(source, "aclose", None)
+        await _close(source)
+
+
+async def _close(source: AsyncIterator[Any]) -> None:
+    close = getattr(source, "aclose", None)
+    try:
         if close is not None:
             await close()
+    except BaseException as exc:
+        if ends_task(exc):
+            raise
+        _log.exception("closing %r failed", source)
 
 
 async def _thread_pieces(source: Any, pool: ThreadPool) -> AsyncGenerator[bytes, None]:
@@ -87,6 +97,7 @@ class _Pump:
         self._iterator = _iterate_file(source) if is_file(source) else source
         self._loop = loop
         self._ready: deque[bytes] = deque()
+        self._error: BaseException | None = None
         self._arrived = asyncio.Event()
         self._lock = threading.Lock()
         self._running = False
@@ -102,12 +113,14 @@ class _Pump:
             self._running = True
         try:
             self._take_some()
-        finally:
-            with self._lock:
-                self._running = False
-                over = self._stopped or self.exhausted
-            if over:
-                self.close()
+        except BaseException as error:
+            # Kept for whoever takes the pieces: a task that ended by SystemExit would end the loop.
+            self._error = error
+        with self._lock:
+            self._running = False
+            over = self._stopped or self.exhausted
+        if over:
+            self.close()
 
     def _take_some(self) -> None:
         taken = 0
@@ -128,7 +141,7 @@ class _Pump:
         try:
             if close is not None:
                 close()
-        except Exception:
+        except BaseException:
             _log.exception("closing %r failed", self._source)
 
     # In the loop.
@@ -143,14 +156,23 @@ class _Pump:
             return not self._running and not self.exhausted
 
     async def next_piece(self, burst: asyncio.Future[None]) -> bytes | None:
-        """What a burst brings, as it comes; then None, or what the burst raised."""
+        """What a burst brings, as it comes; then None, or what the source raised."""
         while not self._ready:
             if burst.done():
+                self._raise_error()
                 burst.result()
                 return None
             self._arrived.clear()
             await self._arrived.wait()
         return self._take()
+
+    def _raise_error(self) -> None:
+        error, self._error = self._error, None
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error  # its traceback leads back here
 
     def _take(self) -> bytes:
         """All that is ready, as far as it fits one frame."""

@@ -11,6 +11,7 @@ from typing import Any
 from restpipe.errors import ConfigError, RestPipeError
 from restpipe.handler.api import EventHandler
 from restpipe.handler.dispatch import Dispatcher
+from restpipe.handler.faults import ends_task
 from restpipe.handler.hooks import StateHooks, call_hook
 from restpipe.handler.registry import Registry
 from restpipe.handler.renewal import FINISH_S, Renewal, is_successor, take_over
@@ -148,7 +149,9 @@ class Worker:
     async def _start_hook(self, dispatcher: Dispatcher) -> None:
         try:
             await call_hook(self._handler.start_hook, (), dispatcher.run_in_thread)
-        except (Exception, SystemExit) as exc:
+        except BaseException as exc:
+            if ends_task(exc):
+                raise
             _log.exception("start_hook failed")
             raise StartHookError(f"start_hook failed: {type(exc).__name__}: {exc}") from exc
 
@@ -156,7 +159,7 @@ class Worker:
         try:
             async with asyncio.timeout(STOP_HOOK_S):
                 await call_hook(self._handler.stop_hook, (), dispatcher.run_in_thread)
-        except (Exception, SystemExit):
+        except (Exception, SystemExit, KeyboardInterrupt):
             _log.exception("stop_hook failed")
 
     # What the service manager is told.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import signal
 from collections.abc import Coroutine
 from typing import Any
 
 import uvloop
 
+_log = logging.getLogger(__name__)
 _GC_THRESHOLD = 100_000
 """Young objects between two collections: at the default of 700, collecting is most of the tail latency."""
 
@@ -23,7 +25,12 @@ def run(main: Coroutine[Any, Any, None]) -> None:
     gc.freeze()
     gc.set_threshold(_GC_THRESHOLD, 50, 50)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_until_signal(main))
+        try:
+            runner.run(_until_signal(main))
+        except (SystemExit, KeyboardInterrupt):
+            # Of a task that somebody else's code has started: nothing here stops a process so.
+            _log.exception("a task ends the process")
+            raise
 
 
 async def _until_signal(main: Coroutine[Any, Any, None]) -> None:

@@ -32,6 +32,33 @@ PostData = tuple[str, Any]
 LARGE = 5 * 65536 + 7
 
 
+ERRORS: dict[str, type[BaseException]] = {
+    "ValueError": ValueError,
+    "SystemExit": SystemExit,
+    "KeyboardInterrupt": KeyboardInterrupt,
+    "Cancelled": asyncio.CancelledError,
+}
+
+
+class BadlyClosed:
+    """An async stream that raises when it is closed."""
+
+    def __init__(self, error: type[BaseException]) -> None:
+        self.error = error
+        self.pieces = [b"all"]
+
+    def __aiter__(self) -> BadlyClosed:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self.pieces:
+            raise StopAsyncIteration
+        return self.pieces.pop()
+
+    async def aclose(self) -> None:
+        raise self.error("oh")
+
+
 class Handler(EventHandler):
     def __init__(self) -> None:
         self.seen: dict[str, Any] = {}
@@ -60,11 +87,25 @@ class Handler(EventHandler):
     def get_none(self, ctx: Context, post_data: PostData) -> None: ...
 
     def get_raise(self, ctx: Context, post_data: PostData, name: str) -> Any:
-        raise {"ValueError": ValueError, "SystemExit": SystemExit, "StopIteration": StopIteration}[name]("oh")
+        raise {**ERRORS, "StopIteration": StopIteration}[name]("oh")
 
     async def post_raise(self, ctx: Context, post_data: PostData, name: str) -> Any:
-        errors = {"ValueError": ValueError, "SystemExit": SystemExit, "Cancelled": asyncio.CancelledError}
-        raise errors[name]("oh")
+        raise ERRORS[name]("oh")
+
+    def get_broken_by(self, ctx: Context, post_data: PostData, after: str, name: str) -> Iterator[bytes]:
+        for _ in range(int(after)):
+            yield b"x" * 65536
+        raise ERRORS[name]("oh")
+
+    async def post_broken_by(
+        self, ctx: Context, post_data: PostData, after: str, name: str
+    ) -> AsyncIterator[bytes]:
+        for _ in range(int(after)):
+            yield b"x" * 65536
+        raise ERRORS[name]("oh")
+
+    async def get_badly_closed(self, ctx: Context, post_data: PostData, name: str) -> Any:
+        return BadlyClosed(ERRORS[name])
 
     def get_chosen(self, ctx: Context, post_data: PostData) -> Any:
         raise EventError(17, "mine", status=409)
@@ -196,9 +237,12 @@ def test_bodies_of_any_size_come_and_go(pipe: PipeTester) -> None:
     [
         ("GET", "ValueError"),
         ("GET", "SystemExit"),
+        ("GET", "KeyboardInterrupt"),
+        ("GET", "Cancelled"),
         ("GET", "StopIteration"),
         ("POST", "ValueError"),
         ("POST", "SystemExit"),
+        ("POST", "KeyboardInterrupt"),
         ("POST", "Cancelled"),
     ],
 )
@@ -321,6 +365,28 @@ def test_a_stream_that_fails_later_never_looks_whole(pipe: PipeTester) -> None:
     assert result.status == 200
     assert result.failure is not None
     assert (result.failure.code, result.failure.delivered) == (Code.REPLY_BROKEN, Delivered.YES)
+
+
+@pytest.mark.parametrize("verb", ["GET", "POST"])
+@pytest.mark.parametrize("name", ERRORS)
+def test_no_stream_ends_the_worker(pipe: PipeTester, verb: str, name: str) -> None:
+    before = pipe.send(verb, f"/broken_by//0/{name}")
+    assert (before.status, before.code, before.failure) == (500, 251, None)
+    assert name in before.json()["exception"]["class"]
+    later = pipe.send(verb, f"/broken_by//3/{name}")
+    assert (later.status, later.data[:1]) == (200, b"x")
+    assert later.failure is not None
+    assert (later.failure.code, later.failure.delivered) == (Code.REPLY_BROKEN, Delivered.YES)
+    assert name in later.failure.detail
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_a_stream_that_cannot_be_closed_has_been_sent_all_the_same(
+    pipe: PipeTester, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    result = pipe.get(f"/badly_closed//{name}")
+    assert (result.data, result.code, result.failure) == (b"all", 0, None)
+    assert [name in str(record.exc_info) for record in caplog.records if record.exc_info] == [True]
 
 
 class Growing(io.BytesIO):

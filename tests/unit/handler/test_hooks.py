@@ -157,15 +157,24 @@ def test_plain_hooks_run_in_threads_and_all_listeners_hear(run: Run) -> None:
     assert threading.get_ident() not in first.threads | second.threads
 
 
-def test_a_hook_that_fails_stops_nothing(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt, asyncio.CancelledError])
+def test_a_hook_that_fails_stops_nothing(
+    run: Run, caplog: pytest.LogCaptureFixture, error: type[BaseException]
+) -> None:
     class Broken(ClientStateChangeEvent):
         def connection_success(self, retry_attempts: int, last_connection_dt: Any) -> None:
-            raise ValueError("broken")
+            raise error("broken")
+
+        async def connection_fail(self, retry_attempts: int, last_connection_dt: Any) -> None:
+            raise error("broken")
 
     heard = Newer()
-    notices = [Notice(kind=Notice.CONNECTION_SUCCESS)] * 2
+    notices = [Notice(kind=Notice.CONNECTION_SUCCESS), Notice(kind=Notice.CONNECTION_FAIL)]
     run(tell([Broken(), heard], notices, lambda: len(heard.calls) == 2))
-    assert [record.getMessage() for record in caplog.records] == ["connection_success of Broken failed"] * 2
+    assert [record.getMessage() for record in caplog.records] == [
+        "connection_success of Broken failed",
+        "connection_fail of Broken failed",
+    ]
 
 
 def test_hooks_that_are_too_slow_lose_the_oldest(run: Run, caplog: pytest.LogCaptureFixture) -> None:

@@ -66,3 +66,18 @@ def test_a_cancellation_of_its_own_is_no_orderly_end() -> None:
 
     with pytest.raises(asyncio.CancelledError):
         loop.run(main())
+
+
+def test_a_task_that_ends_the_process_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    async def exits() -> None:
+        raise SystemExit(3)
+
+    async def main() -> None:
+        task = asyncio.create_task(exits())
+        await asyncio.wait([task])
+
+    with pytest.raises(SystemExit):
+        loop.run(main())
+    (record,) = caplog.records
+    assert "in exits" in caplog.text
+    assert record.levelname == "ERROR"
