@@ -6,6 +6,7 @@ import gc
 import logging
 from typing import Any
 
+from restpipe.host.parent import die_with
 from restpipe.web.strict import StrictProtocol
 
 try:
@@ -49,3 +50,8 @@ class Worker(UvicornWorker):  # type: ignore[misc]
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD, 50, 50)
         super().init_process()
+
+    def init_signals(self) -> None:
+        super().init_signals()
+        # Not before: the arbiter's own handlers, which a fork inherits, would swallow the signal.
+        die_with(self.ppid)

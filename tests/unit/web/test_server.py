@@ -145,12 +145,27 @@ def test_a_worker_that_dies_is_replaced(directory: Path) -> None:
         with web.connect() as sock:
             sock.sendall(GET)
             wait_for(lambda: bool(daemon.events))
-            children = Path(f"/proc/{web.process.pid}/task/{web.process.pid}/children").read_text().split()
-            assert len(children) == 1
-            os.kill(int(children[0]), signal.SIGKILL)
+            (worker,) = workers(web)
+            os.kill(worker, signal.SIGKILL)
             assert receive_all(sock) == b""
         daemon.answer = echo
         assert web.request("GET", "/client/a/x").status == 200
+
+
+def test_no_worker_outlives_the_server(directory: Path) -> None:
+    with WebProcess(directory, "server") as web:
+        (worker,) = workers(web)
+        web.process.kill()
+        web.process.wait(PATIENCE_S)
+        # Orphans become children of the test run (tests/conftest.py).
+        wait_for(lambda: os.waitpid(worker, os.WNOHANG)[0] == worker)
+    with WebProcess(directory, "server") as web:
+        assert web.request("GET", "/nowhere").status == 404
+
+
+def workers(web: WebProcess) -> set[int]:
+    children = Path(f"/proc/{web.process.pid}/task/{web.process.pid}/children").read_text()
+    return set(map(int, children.split()))
 
 
 def test_a_reload_loses_no_request(directory: Path) -> None:
@@ -162,14 +177,11 @@ def test_a_reload_loses_no_request(directory: Path) -> None:
             while not stop.is_set():
                 statuses.append(web.request("GET", "/client/a/x").status)
 
-        def workers() -> set[str]:
-            return set(Path(f"/proc/{web.process.pid}/task/{web.process.pid}/children").read_text().split())
-
-        before = workers()
+        before = workers(web)
         thread = threading.Thread(target=load_it)
         thread.start()
         web.process.send_signal(signal.SIGHUP)
-        wait_for(lambda: not workers() & before)
+        wait_for(lambda: not workers(web) & before)
         stop.set()
         thread.join()
         assert set(statuses) == {200}
