@@ -268,7 +268,12 @@ class Sockets:
         restart=True,
     )
     mode: int = option(
-        0o660, "Permissions of the sockets.", unit="octal", low=0o600, high=0o777, restart=True
+        0o660,
+        "Permissions of the sockets; of those that systemd makes, `SocketMode` of their units decides.",
+        unit="octal",
+        low=0o600,
+        high=0o777,
+        restart=True,
     )
 
     @property

@@ -29,8 +29,6 @@ HANG_TIMEOUT_S = 30
 """A worker whose loop stands still for as long is killed."""
 KEEP_ALIVE_S = 5
 BACKLOG = 2048
-UMASK = 0o117
-"""The socket is for its owner and group: whoever may connect may send events."""
 
 _log = logging.getLogger(__name__)
 
@@ -96,7 +94,8 @@ class Server(BaseApplication):  # type: ignore[misc]
         config = self._config
         return {
             "bind": f"unix:{config.sockets.web}",
-            "umask": UMASK,
+            # gunicorn takes all the mode of its socket from it, and uses it for nothing else that is shared.
+            "umask": 0o777 & ~config.sockets.mode,
             "workers": config.web.workers,
             # By name, and imported late: the arbiter needs nothing of it.
             "worker_class": "restpipe.web.worker.Worker",

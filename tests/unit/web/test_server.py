@@ -41,6 +41,12 @@ def test_the_socket_is_for_owner_and_group(directory: Path) -> None:
     assert "Traceback" not in web.log
 
 
+@pytest.mark.parametrize("mode", [0o600, 0o666, 0o777])
+def test_the_socket_is_for_whom_the_configuration_says(directory: Path, mode: int) -> None:
+    with WebProcess(directory, "server", {"SOCKETS_MODE": mode}):
+        assert stat.S_IMODE((directory / "web.sock").stat().st_mode) == mode
+
+
 def test_a_stale_socket_is_replaced(directory: Path) -> None:
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(directory / "web.sock"))
