@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -239,6 +240,33 @@ def test_what_is_malformed_is_refused(way: Way, wrong: str) -> None:
     assert told.split()[1] in (b"400", b"501"), told
     assert b"X-Event-Return-Code" not in told
     assert told.count(b"HTTP/1.1 ") == 1
+
+
+ODD = {
+    "an absolute form": ("http://elsewhere{prefix}/told//a", b"200", ["a"]),
+    "an absolute form of another scheme": ("ftp://elsewhere{prefix}/told//a", b"200", ["a"]),
+    "a host and port": ("elsewhere:80", b"400", None),
+    "an asterisk": ("*", b"400", None),
+    "no slash": ("told", b"400", None),
+    "a fragment": ("{prefix}/told//a#b", b"400", None),
+    "dots that lead out": ("{prefix}/../../../told", b"400", None),
+    "dots in the noun": ("{prefix}/x/../told", b"404", None),
+    "escaped dots in the noun": ("{prefix}/x/%2e%2e/told", b"404", None),
+    "dots that lead to another path": ("/other/..{prefix}/told", b"404", None),
+    "dots for a name": ("/client/../server/told", b"404", None),
+    "dots in the arguments": ("{prefix}/told//../../x/told", b"200", ["..", "..", "x", "told"]),
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_odd_targets_mean_what_is_written_or_are_refused(way: Way, odd: str) -> None:
+    path, prefix = way
+    target, status, arguments = ODD[odd]
+    line = f"GET {target.format(prefix=prefix)} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    head, _, body = raw(path, line.encode()).partition(b"\r\n\r\n")
+    assert head.split()[1] == status, head
+    if arguments is not None:
+        assert json.loads(body)["arguments"] == arguments
 
 
 def test_what_follows_a_request_is_one_of_its_own(way: Way) -> None:
