@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from restpipe.protocol import frames
 from restpipe.protocol.frames import Kind
@@ -35,16 +35,36 @@ class Notices:
         for link in self._links:
             _send(link, notice)
 
-    async def run_idle(self, connected: Callable[[], int]) -> None:
-        """On a server: says each minute that nobody is connected, for as long as that is so."""
-        since: float | None = None
-        while True:
-            if connected():
-                since = None
-            else:
-                since = since or time.time()
-                self.tell(Notice(kind=Notice.IDLE, since=since))
-            await asyncio.sleep(IDLE_EVERY_S)
+
+class Idleness:
+    """On a server: that nobody is connected is said at once, and each minute for as long as it is so."""
+
+    def __init__(self, tell: Callable[[Notice], None]) -> None:
+        self._tell = tell
+        self._since = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self) -> None:
+        """Nobody is connected from now on."""
+        if self._timer is None:
+            self._since = time.time()
+            self._say()
+
+    def end(self) -> None:
+        """Somebody is."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def present(self) -> Iterator[Notice]:
+        """What a newcomer is to hear of it."""
+        if self._timer is not None:
+            yield Notice(kind=Notice.IDLE, since=self._since)
+
+    def _say(self) -> None:
+        self.end()
+        self._timer = asyncio.get_running_loop().call_later(IDLE_EVERY_S, self._say)
+        self._tell(Notice(kind=Notice.IDLE, since=self._since))
 
 
 def _send(link: Link, notice: Notice) -> None:

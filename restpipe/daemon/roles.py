@@ -12,6 +12,7 @@ from restpipe.daemon.accepting import Accepting
 from restpipe.daemon.core import Core
 from restpipe.daemon.dialing import Dialing
 from restpipe.daemon.names import KnownClients
+from restpipe.daemon.notices import Idleness
 from restpipe.daemon.peers import Peer, PeerTable
 from restpipe.daemon.trust import Sources, Trust
 from restpipe.daemon.turns import Turns
@@ -74,6 +75,7 @@ class ServerEnd:
             left=self._left,
             present=self._present,
         )
+        self._idleness = Idleness(self.core.notices.tell)
         self._trust = Trust(_server_sources(config), links=self.core.links, peers=peers, use=Use.CLIENT)
         self._accepting = Accepting(
             peers,
@@ -98,7 +100,7 @@ class ServerEnd:
         yield self._listener.run()
         yield self._trust.run()
         yield self._known.run(self.core.peers, self._changed)
-        yield self.core.notices.run_idle(lambda: len(self.core.links))
+        self._idleness.begin()
 
     def _allow_open_files(self) -> None:
         allow_open_files(self.core.pipe.max_clients + MAX_HANDSHAKES * 2 + MAX_WAITING + OTHER_FILES)
@@ -138,6 +140,7 @@ class ServerEnd:
 
     def _joined(self, peer: Peer) -> None:
         self._changed.set()
+        self._idleness.end()
         all_anew = self._turns.changed(len(self.core.links))
         for other in self.core.peers if all_anew else (peer,):
             self._tell_turn(other)
@@ -152,9 +155,12 @@ class ServerEnd:
 
     def _left(self, peer: Peer, reason: str) -> None:
         self.core.notices.tell(self._notice(Notice.CONNECTION_REMOVED, peer))
+        if not len(self.core.links):
+            self._idleness.begin()
 
     def _present(self) -> Iterator[Notice]:
-        return (self._notice(Notice.CONNECTION_ADDED, peer) for peer in self.core.peers if peer.online)
+        yield from self._idleness.present()
+        yield from (self._notice(Notice.CONNECTION_ADDED, peer) for peer in self.core.peers if peer.online)
 
     def _notice(self, kind: Notice.Kind, peer: Peer) -> Notice:
         return Notice(kind=kind, peer=peer.name, peer_address=peer.address, connected=len(self.core.links))

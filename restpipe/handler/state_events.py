@@ -35,7 +35,7 @@ class ServerStateHooks:
     """What a server hears of its clients."""
 
     def idle(self, waiting_since_dt: datetime.datetime, duration_s: float) -> Done:
-        """No client is connected; repeated each minute."""
+        """No client is connected: at the start, when the last one leaves, and each minute from then on."""
         return None
 
     def connection_added(self, ip: str, count: int) -> Done:

@@ -2,12 +2,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from restpipe.daemon import notices
-from restpipe.daemon.notices import Notices
+from restpipe.daemon.notices import Idleness, Notices
 from restpipe.protocol.frames import FrameDecoder, Kind
 from restpipe.protocol.messages import read_message
 from restpipe.protocol.schema_pb2 import Notice
@@ -50,42 +49,29 @@ def test_newcomers_hear_the_present_state_and_all_hear_what_changes() -> None:
     assert one.woken == len(one.notices)
 
 
-def test_idle_is_said_each_minute_for_as_long_as_nobody_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Clock:
-        now = 1000.0
-        slept = 0
-
-        def time(self) -> float:
-            return self.now
-
-    clock = Clock()
-    steps: asyncio.Queue[None] = asyncio.Queue()
-
-    class Asyncio:
-        """Sleeps only until the test takes a step."""
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(asyncio, name)
-
-        async def sleep(self, seconds: float) -> None:
-            assert seconds == notices.IDLE_EVERY_S
-            clock.slept += 1
-            await steps.get()
-            clock.now += seconds
-
+def test_idle_is_said_at_once_and_again_for_as_long_as_nobody_is_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async def main() -> None:
-        monkeypatch.setattr(notices, "time", clock)
-        monkeypatch.setattr(notices, "asyncio", Asyncio())
-        present = [0, 0, 2, 0, 0]
-        told, link = Notices(lambda: ()), FakeLink()
-        told.subscribe(link)  # type: ignore[arg-type]
-        task = asyncio.create_task(told.run_idle(lambda: present[clock.slept]))
-        for minute in range(1, len(present)):
-            await until(lambda minute=minute: clock.slept == minute)
-            steps.put_nowait(None)
-        await until(lambda: clock.slept == len(present))
-        task.cancel()
-        assert [notice.kind for notice in link.notices] == [Notice.IDLE] * 4
-        assert [notice.since for notice in link.notices] == [1000.0, 1000.0, 1180.0, 1180.0]
+        told: list[Notice] = []
+        idleness = Idleness(told.append)
+        assert list(idleness.present()) == []
+        idleness.begin()
+        idleness.begin()
+        assert [notice.kind for notice in told] == [Notice.IDLE]
+        assert list(idleness.present()) == told
+        idleness.end()
+        monkeypatch.setattr(notices, "IDLE_EVERY_S", 0.0)
+        idleness.begin()
+        await until(lambda: len(told) > 3)
+        assert len({notice.since for notice in told[1:]}) == 1
+        assert told[0].since <= told[1].since
+        idleness.end()
+        idleness.end()
+        said = len(told)
+        assert list(idleness.present()) == []
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert len(told) == said
 
     run(main())
