@@ -142,6 +142,7 @@ class PipeTester:
             target=target,
             content_type=kind,
             timeout_ms=int(timeout_s * 1000),
+            body_length=len(body),
         )
         for name, value in headers.items() if isinstance(headers, Mapping) else headers:
             event.headers.add(name=name, value=value)

@@ -104,7 +104,8 @@ def streamed(method: MethodT) -> MethodT:
     """Marks a method that reads the request's body piece by piece, however large it is.
 
     The data in its `post_data` is then a reader: `read(size)`, or iterate over it for pieces of bytes. In
-    `async def` methods it is `await reader.read(size)` and `async for`.
+    `async def` methods it is `await reader.read(size)` and `async for`. Without a body the mime type is
+    empty, as ever, and the reader has nothing; of a chunked body that is known only by reading.
     """
     setattr(method, _STREAMED, True)
     return method

@@ -31,6 +31,8 @@ class PostData(NamedTuple):
 
     content_type: str
     body: bytes | AsyncBodyReader | BodyReader
+    none: bool = False
+    """The head says already that there is no body, which nobody has read yet."""
 
     @property
     def size(self) -> int:
@@ -41,7 +43,7 @@ class PostData(NamedTuple):
         """What the method gets. `StreamReset` (BAD_REQUEST) when the body is not what its type says."""
         if isinstance(self.body, bytes):
             return decode_body(self.content_type, self.body)
-        return mime_type(self.content_type), self.body
+        return "" if self.none else mime_type(self.content_type), self.body
 
 
 async def receive_body(exchange: IncomingEvent, method: Method, max_bytes: int) -> PostData:
@@ -49,12 +51,14 @@ async def receive_body(exchange: IncomingEvent, method: Method, max_bytes: int) 
 
     `StreamReset` when it is too large or breaks off.
     """
-    content_type = exchange.event.content_type
-    if method.streamed and method.is_async:
-        return PostData(content_type, AsyncBodyReader(exchange))
-    if method.streamed:
-        return PostData(content_type, BodyReader(exchange, asyncio.get_running_loop()))
-    return PostData(content_type, await _read_all(exchange, max_bytes))
+    event = exchange.event
+    content_type = event.content_type
+    if not method.streamed:
+        return PostData(content_type, await _read_all(exchange, max_bytes))
+    none = event.HasField("body_length") and not event.body_length
+    if method.is_async:
+        return PostData(content_type, AsyncBodyReader(exchange), none)
+    return PostData(content_type, BodyReader(exchange, asyncio.get_running_loop()), none)
 
 
 async def _read_all(exchange: IncomingEvent, max_bytes: int) -> bytes:

@@ -313,6 +313,13 @@ def test_a_body_over_the_limit_is_refused_unless_it_is_streamed() -> None:
             assert result.json() == {"mime": "a/b", "first": "abc", "size": 3 + LARGE}
 
 
+@pytest.mark.parametrize("target", ["/upload", "/aupload"])
+def test_a_streamed_method_without_a_body_has_no_mime_type(pipe: PipeTester, target: str) -> None:
+    assert pipe.put(target).json() == {"mime": "", "first": "", "size": 3}
+    untyped = pipe.put(target, data=b"abcd").json()
+    assert untyped == {"mime": "application/octet-stream", "first": "abc", "size": 4}
+
+
 def test_head_is_get_without_the_body(pipe: PipeTester) -> None:
     for noun, length in (("large", LARGE), ("none", 0)):
         result = pipe.head(f"/{noun}")
