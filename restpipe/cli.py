@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +59,16 @@ def _begin(process: str, role: Role, file: Path | None, parent: int | None) -> C
         die_with(parent)
     config = load(role, file=file)
     logs.configure(config.log, process=process)
-    unknown = without_effect()
-    # The parent has said it.
-    if unknown and parent is None:
-        _log.warning("no option has this environment variable: %s", ", ".join(unknown))
+    # Where there is a parent, it has said it.
+    if parent is None:
+        _tell_without_effect("environment variable", without_effect())
+        _tell_without_effect("constant", config.ignored)
     return config
+
+
+def _tell_without_effect(what: str, names: Sequence[str]) -> None:
+    if names:
+        _log.warning("no option has this %s: %s", what, ", ".join(names))
 
 
 _ROLES = click.Choice([role.value for role in Role])

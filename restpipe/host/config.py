@@ -20,7 +20,7 @@ import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import Any, NamedTuple
 
 from restpipe.errors import ConfigError
@@ -84,6 +84,8 @@ class Config:
     """Where each value came from, by key (`pipe.port`)."""
     file: Path | None = dataclasses.field(default=None, compare=False, repr=False)
     """The file that was named to `load`."""
+    ignored: tuple[str, ...] = dataclasses.field(default=(), compare=False, repr=False)
+    """Constants of the user's module that set nothing, each with what was meant, if that can be told."""
 
 
 class Given(NamedTuple):
@@ -97,10 +99,12 @@ def load(role: Role, environ: Mapping[str, str] = os.environ, file: Path | None 
     """Read all of it. Raises ConfigError, one line, on the first thing that is wrong."""
     in_environ = _from_environ(role, environ)
     given = _from_file(role, environ, file)
-    given |= _from_module(role, environ, (in_environ | given).get("handlers.path"))
+    module = _import_users(role, environ, (in_environ | given).get("handlers.path"))
+    given |= _from_module(role, module) if module else {}
     given |= in_environ
     given |= _from_identity(role, given)
-    return dataclasses.replace(_build(role, environ, given), file=file)
+    ignored = _ignored_constants(module) if module else ()
+    return dataclasses.replace(_build(role, environ, given), file=file, ignored=ignored)
 
 
 def renewed(config: Config, environ: Mapping[str, str] = os.environ) -> tuple[Config, list[str]]:
@@ -120,7 +124,12 @@ def renewed(config: Config, environ: Mapping[str, str] = os.environ) -> tuple[Co
     return fresh, kept
 
 
-_OTHER_VARIABLES = {"RP_CONFIG_FILE", "RP_SERVER_USER_CONFIG_MODULE", "RP_CLIENT_USER_CONFIG_MODULE"}
+_OTHER_VARIABLES = {
+    "RP_CONFIG_FILE",
+    "RP_SERVER_USER_CONFIG_MODULE",
+    "RP_CLIENT_USER_CONFIG_MODULE",
+    "RP_FILES_ROOT",  # of restpipe.handler.examples.files
+}
 
 
 def without_effect(environ: Mapping[str, str] = os.environ) -> list[str]:
@@ -212,27 +221,37 @@ def _unknown(role: Role, part: str, name: str) -> str:
     return f"unknown; [{part}] has {', '.join(o.name for o in options(role) if o.part == part)}"
 
 
-def _from_module(role: Role, environ: Mapping[str, str], path: Given | None) -> dict[str, Given]:
+def _import_users(role: Role, environ: Mapping[str, str], path: Given | None) -> ModuleType | None:
     variable = f"RP_{role.upper()}_USER_CONFIG_MODULE"
     name = environ.get(variable)
     if not name:
-        return {}
+        return None
     folders = [Path.cwd(), *([path.value] if path else [])]
     # It may have changed since it was read last.
     sys.modules.pop(name, None)
     try:
         with loader.first_on_path(*folders):
-            module = loader.import_module(name)
+            return loader.import_module(name)
     except ConfigError as exc:
         raise ConfigError(f"{variable}: {exc}") from exc
+
+
+def _from_module(role: Role, module: ModuleType) -> dict[str, Given]:
     given = {}
     for option in options(role):
         constant = next((c for c in option.constants if hasattr(module, c)), None)
         if constant:
-            source = f"module {name}, {constant}"
+            source = f"module {module.__name__}, {constant}"
             value = coerce(option, getattr(module, constant), source, Path.cwd())
             given[option.key] = Given(value, source)
     return given
+
+
+def _ignored_constants(module: ModuleType) -> tuple[str, ...]:
+    # Of both roles: they may share a module.
+    known = {constant for option in options() for constant in option.constants}
+    names = [name for name in vars(module) if name.isupper() and not name.startswith("_")]
+    return tuple(f"{name}{_meant(name, known)}" for name in names if name not in known)
 
 
 def _from_environ(role: Role, environ: Mapping[str, str]) -> dict[str, Given]:

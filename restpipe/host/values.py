@@ -11,12 +11,7 @@ from typing import Any
 from restpipe.errors import ConfigError
 from restpipe.host.options import GIB, KIB, MIB, Option, parse_address
 
-_TEXT_OF_BOOL = {"1": True, "true": True, "yes": True, "on": True, "": False} | {
-    "0": False,
-    "false": False,
-    "no": False,
-    "off": False,
-}
+_TEXT_OF_BOOL = {"true": True, "yes": True, "on": True, "": False, "false": False, "no": False, "off": False}
 _SIZE = re.compile(r"([0-9]+) ?(|KiB|MiB|GiB)", re.IGNORECASE)
 _UNITS = {"": 1, "kib": KIB, "mib": MIB, "gib": GIB}
 
@@ -38,15 +33,25 @@ def _value_of(option: Option, value: object, folder: Path) -> Any:
     if option.kind is Path:
         return _path(option, value, folder)
     if option.kind is bool:
-        return _TEXT_OF_BOOL[value.lower()] if isinstance(value, str) else _typed(value, bool)
+        return _truth(value)
     if option.kind is str:
         return _text(option, value)
     return _bounded(option, value)
 
 
+def _truth(value: object) -> bool:
+    """Any whole number says it as well, 0 alone being false: DEBUG=2 has always been more than enough."""
+    if isinstance(value, str) and value.lower() in _TEXT_OF_BOOL:
+        return _TEXT_OF_BOOL[value.lower()]
+    number = int(value) if isinstance(value, str) else value
+    if not isinstance(number, int):
+        raise TypeError
+    return bool(number)
+
+
 def _typed(value: object, kind: type | UnionType) -> Any:
     # bool is an int for Python, but `port = true` is a mistake.
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+    if not isinstance(value, kind) or isinstance(value, bool):
         raise TypeError
     return value
 

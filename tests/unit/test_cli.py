@@ -166,3 +166,26 @@ def test_a_variable_without_effect_is_told(
     assert [one.getMessage() for one in caplog.records] == [
         "no option has this environment variable: RP_PIPE_PROT (RP_PIPE_PORT?)"
     ]
+
+
+def test_a_constant_without_effect_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    Started(monkeypatch, "restpipe.daemon.service")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "settings_for_cli.py").write_text("PIPE_PROT = 5")
+    monkeypatch.setenv("RP_SERVER_USER_CONFIG_MODULE", "settings_for_cli")
+    assert invoke("pipe", "server").exit_code == 5
+    assert [one.getMessage() for one in caplog.records] == [
+        "no option has this constant: PIPE_PROT (PIPE_PORT?)"
+    ]
+    del sys.modules["settings_for_cli"]
+
+
+def test_the_variable_of_an_example_is_no_mistake(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    Started(monkeypatch, "restpipe.daemon.service")
+    monkeypatch.setenv("RP_FILES_ROOT", "/srv")
+    assert invoke("pipe", "server").exit_code == 5
+    assert caplog.records == []

@@ -107,6 +107,8 @@ ORIGINAL_VARIABLES = (
     (Role.SERVER, "RP_STATSD_PORT", "9", "statsd.port", 9),
     (Role.SERVER, "DEBUG", "1", "log.debug", True),
     (Role.SERVER, "DEBUG", "0", "log.debug", False),
+    (Role.SERVER, "DEBUG", "2", "log.debug", True),
+    (Role.SERVER, "DEBUG", "00", "log.debug", False),
     (Role.SERVER, "RP_STATE_DIR", "/s", "state.directory", Path("/s")),
     (Role.SERVER, "RP_SOCKETS_MODE", "600", "sockets.mode", 0o600),
     (Role.SERVER, "RP_WEB_MAX_BODY_BYTES", "2 MiB", "web.max_body_bytes", 2 * 1024 * 1024),
@@ -127,6 +129,8 @@ ORIGINAL_CONSTANTS = (
     (Role.CLIENT, "CRT_FILEPATH = '/c'", "tls.certificate", Path("/c")),
     (Role.SERVER, "CA_CRT_FILEPATH = '/ca'", "tls.ca", Path("/ca")),
     (Role.SERVER, "BIND_IP = '::'", "pipe.bind", "::"),
+    (Role.SERVER, "PIPE_BIND = '::'", "pipe.bind", "::"),
+    (Role.SERVER, "DEBUG = 1", "log.debug", True),
     (Role.SERVER, "BIND_PORT = '8'", "pipe.port", 8),
     (Role.SERVER, "DEFAULT_CONNECTION_WAIT_TIMEOUT_S = 11", "web.wait_s", 11.0),
     (Role.SERVER, "EVENT_HANDLER_FQ_CLASS = 'a.B'", "handlers.event_class", "a.B"),
@@ -146,6 +150,18 @@ def test_constants_of_the_user_module(
 ) -> None:
     # What is relative starts from the current folder, which the fixture made.
     assert value(load_from(role, module=module), key) == (expected or Path.cwd() / "s")
+
+
+def test_constants_that_set_nothing_are_named(load_from: Load) -> None:
+    lines = (
+        "from pathlib import Path",
+        "BIND_PRT = 1",
+        "BIND_PORT = 2",
+        "TARGET_PORT = 3",
+        "_ROOT = lower = 4",
+    )
+    assert load_from(module="\n".join((*lines, "X = 5"))).ignored == ("BIND_PRT (BIND_PORT?)", "X")
+    assert load_from().ignored == ()
 
 
 def test_the_user_module_may_stand_beside_the_handlers(load_from: Load, tmp_path: Path) -> None:
@@ -245,6 +261,7 @@ WRONG_FILES = (
     ("[web]\nwait_s = 10\nmax_wait_s = 5", "web.wait_s must be at most web.max_wait_s"),
     ("[web]\nmax_body_bytes = '12 parsecs'", "web.max_body_bytes must be a whole number of 0 bytes or more"),
     ("[log]\ndebug = 'maybe'", "log.debug must be true or false"),
+    ("[log]\ndebug = 0.5", "log.debug must be true or false"),
 )
 
 
