@@ -15,9 +15,10 @@ from restpipe.handler.faults import ends_task
 from restpipe.handler.hooks import StateHooks, call_hook
 from restpipe.handler.registry import Registry
 from restpipe.handler.renewal import FINISH_S, Renewal, is_successor, take_over
+from restpipe.handler.state_events import ClientStateHooks, ServerStateHooks
 from restpipe.host import loop
 from restpipe.host.config import Config, Role
-from restpipe.host.loader import load_class
+from restpipe.host.loader import create
 from restpipe.host.notify import Notifier
 from restpipe.host.stats import Stats
 from restpipe.protocol.schema_pb2 import ROLE_HANDLER
@@ -32,6 +33,7 @@ _BUILT_IN = {
     Role.SERVER: "restpipe.handler.examples.builtin.TestServerEventHandler",
     Role.CLIENT: "restpipe.handler.examples.builtin.TestClientEventHandler",
 }
+_HOOKS = (ServerStateHooks, ClientStateHooks)
 _log = logging.getLogger(__name__)
 
 
@@ -53,32 +55,33 @@ def main(config: Config) -> int:
 def load_handler(config: Config) -> EventHandler:
     """The object that answers this worker's events."""
     name = config.handlers.event_class or _BUILT_IN[config.role]
-    handler = _make(name, config)
+    handler = create(name, config.handlers.path)
     if not isinstance(handler, EventHandler):
         raise ConfigError(f"handlers.event_class: {name} does not inherit from restpipe.EventHandler")
+    _warn_of_role("event_class", handler, config.role)
     return handler
 
 
 def load_listener(config: Config) -> list[object]:
     """The object whose hooks are told of connections, if one is configured."""
     name = config.handlers.connection_state_class
-    return [_make(name, config)] if name else []
+    if not name:
+        return []
+    listener = create(name, config.handlers.path)
+    _warn_of_role("connection_state_class", listener, config.role)
+    return [listener]
 
 
-def _make(name: str, config: Config) -> object:
-    found = load_class(name, config.handlers.path)
-    try:
-        return found()
-    except (Exception, SystemExit) as exc:
-        place = _place(exc)
-        raise ConfigError(f"cannot create {name}: {place}{type(exc).__name__}: {exc}") from exc
-
-
-def _place(exc: BaseException) -> str:
-    step = exc.__traceback__.tb_next if exc.__traceback__ else None
-    while step is not None and step.tb_next is not None:
-        step = step.tb_next
-    return f"{step.tb_frame.f_code.co_filename}:{step.tb_lineno}: " if step else ""
+def _warn_of_role(option: str, made: object, role: Role) -> None:
+    """Whoever took the class of the other role would wait for hooks in vain."""
+    own, other = _HOOKS if role is Role.SERVER else reversed(_HOOKS)
+    if isinstance(made, other) and not isinstance(made, own):
+        _log.warning(
+            "handlers.%s: %s has the hooks of the other role: on a %s none of them is called",
+            option,
+            type(made).__name__,
+            role,
+        )
 
 
 class Worker:

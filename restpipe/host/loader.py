@@ -37,7 +37,7 @@ def load_class(name: str, folder: Path | None = None) -> type:
 
 
 def import_module(name: str) -> ModuleType:
-    """Import it; ConfigError (one line, with file and line) if that fails, even by SystemExit.
+    """Import it; ConfigError (one line, with file and line) if that fails, by whatever exception.
 
     From here on this process compiles what it imports without leaving the outcome behind.
     """
@@ -47,8 +47,18 @@ def import_module(name: str) -> ModuleType:
     sys.dont_write_bytecode = True
     try:
         return importlib.import_module(name)
-    except (Exception, SystemExit) as exc:
+    except BaseException as exc:
         raise ConfigError(_explain(name, exc)) from exc
+
+
+def create(name: str, folder: Path | None = None) -> object:
+    """An object of the class that `load_class` finds; ConfigError (one line) also if it cannot be made."""
+    found = load_class(name, folder)
+    try:
+        return found()
+    except BaseException as exc:
+        place = _place(exc)
+        raise ConfigError(f"cannot create {name}: {place}{': ' * bool(place)}{_one_line(exc)}") from exc
 
 
 @contextlib.contextmanager

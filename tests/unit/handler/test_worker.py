@@ -396,7 +396,7 @@ def test_a_stop_hook_that_fails_is_only_logged(
 # Loading the user's class.
 
 MODULE = """
-from restpipe import EventHandler
+from restpipe import ClientEventHandler, ClientStateChangeEvent, EventHandler, ServerEventHandler
 
 class Good(EventHandler):
     def get_x(self, ctx, post_data): ...
@@ -407,6 +407,11 @@ class Stranger:
 class Broken(EventHandler):
     def __init__(self):
         self.x = 1 / 0
+
+class OfClient(ClientEventHandler): ...
+class OfServer(ServerEventHandler): ...
+class OfBoth(ServerEventHandler, ClientEventHandler): ...
+class ClientStates(ClientStateChangeEvent): ...
 """
 
 
@@ -449,3 +454,32 @@ def test_what_cannot_be_loaded_is_one_clear_line(config: Config, folder: Path, n
     with pytest.raises(ConfigError, match=said) as caught:
         load_handler(configured(config, folder, event_class=name))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("role", "option", "name", "warned"),
+    [
+        (Role.SERVER, "event_class", "OfClient", True),
+        (Role.CLIENT, "event_class", "OfServer", True),
+        (Role.SERVER, "connection_state_class", "ClientStates", True),
+        (Role.CLIENT, "connection_state_class", "ClientStates", False),
+        (Role.SERVER, "event_class", "OfServer", False),
+        (Role.SERVER, "event_class", "OfBoth", False),
+        (Role.CLIENT, "event_class", "Good", False),
+    ],
+)
+def test_a_class_for_the_other_role_is_told(
+    config: Config,
+    folder: Path,
+    caplog: pytest.LogCaptureFixture,
+    role: Role,
+    option: str,
+    name: str,
+    warned: bool,
+) -> None:
+    config = dataclasses.replace(configured(config, folder, **{option: f"mine_for_worker.{name}"}), role=role)
+    load_handler(config)
+    load_listener(config)
+    said = [record.getMessage() for record in caplog.records]
+    wanted = f"handlers.{option}: {name} has the hooks of the other role: on a {role} none of them is called"
+    assert said == ([wanted] if warned else [])

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from restpipe.errors import ConfigError
-from restpipe.host.loader import first_on_path, load_class
+from restpipe.host.loader import create, first_on_path, load_class
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +52,7 @@ BROKEN = (
     ("\nimport json\njson.loads('')", "broken.py:3: JSONDecodeError: Expecting value"),
     ("\neval('1 +')", "broken.py:2: SyntaxError"),
     ("import sys\nsys.exit(3)", "broken.py:2: SystemExit: 3"),
+    ("\nraise KeyboardInterrupt", "broken.py:2: KeyboardInterrupt"),
     ("raise ValueError('two\\nlines')", "broken.py:1: ValueError: two lines"),
     ("raise ValueError", "broken.py:1: ValueError"),
     ("import faulty", "faulty.py:2: NameError: name 'y' is not defined"),
@@ -112,3 +113,25 @@ def test_first_on_path_lasts_as_long_as_it_says(tmp_path: Path) -> None:
         assert sys.path[:2] == [str(tmp_path), str(tmp_path / "b")]
         sys.path.append("/added/by/the/module")
     assert sys.path == [*before, "/added/by/the/module"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "class Files:\n    def __init__(self):\n        raise RuntimeError('a\\nb')",
+            "{}:3: RuntimeError: a b",
+        ),
+        ("import sys\nclass Files:\n    def __init__(self):\n        sys.exit('so')", "{}:4: SystemExit: so"),
+        ("class Files:\n    def __init__(self):\n        raise KeyboardInterrupt", "{}:3: KeyboardInterrupt"),
+        ("class Files:\n    def __init__(self, root): ...", "TypeError: Files.__init__() missing 1 required"),
+    ],
+)
+def test_what_cannot_be_made_is_one_line(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "broken.py").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        create("broken.Files", tmp_path)
+    assert str(caught.value).startswith(
+        f"cannot create broken.Files: {message.format(tmp_path / 'broken.py')}"
+    )
+    assert len(str(caught.value).splitlines()) == 1
