@@ -117,7 +117,9 @@ class Accepting:
     def _accept(self, link: Link, peer: Peer, hello: Hello) -> None:
         if not _same_session(peer, hello):
             self._links.forget_session(peer, f"{peer.name} began a new session")
-        channel = peer.channel or Channel(Session(new_session_id(), self.buffer_size), Side.LISTENER)
+        channel = peer.channel
+        if channel is None:
+            channel = Channel(Session(new_session_id(), self.buffer_size), Side.LISTENER, peer.name)
         link.connection.accept(channel.session, hello, now=now(), name=peer.name)
         self._trust.joined(link, peer)
         self._links.join(link, peer, channel)

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 class Channel:
     """A session and the events that are under way over it, in either direction."""
 
-    def __init__(self, session: Session, side: Side) -> None:
+    def __init__(self, session: Session, side: Side, name: str = "") -> None:
         self.session = session
+        self.name = name
+        """What the log calls the neighbour."""
         self.routes: dict[int, Route] = {}
         self._next_number = 1 if side is Side.DIALER else 2
 

@@ -117,6 +117,7 @@ class Dialing:
         self._over = loop.create_future()
         self._joined_at = None
         began = loop.time()
+        _log.debug("dialing %s", join_address(*address))
         try:
             await dial(
                 address.host,
@@ -195,7 +196,7 @@ class Dialing:
                 return
         else:
             self._links.forget_session(self._server, "the server began a new session")
-            channel = self._server.channel = Channel(session, Side.DIALER)
+            channel = self._server.channel = Channel(session, Side.DIALER, self._server.name)
         self._joined_at = now()
         self._reason = ""
         self._stats.tick(metrics.CONNECTED)
@@ -207,3 +208,4 @@ class Dialing:
         self._stats.tick(metrics.HEARTBEAT_SUCCESS)
         if link.connection.round_trip_s is not None:
             self._stats.timing(metrics.HEARTBEAT_TIME, link.connection.round_trip_s)
+            _log.debug("heartbeat answered after %.4f s", link.connection.round_trip_s)

@@ -67,6 +67,10 @@ class PeerLinks:
         link.wake()
         how = "resumes its session" if link.connection.resumed else "begins a session"
         _log.info("%s at %s is connected and %s", peer.name, link, how, extra={"peer": peer.name})
+        if link.connection.resumed:
+            session = channel.session
+            words = "%s: %d frames had come in; %d that were not acknowledged are sent again"
+            _log.debug(words, peer.name, session.received, session.repeated, extra={"peer": peer.name})
         self._joined(peer)
         self._router.peer_joined(peer, now())
 

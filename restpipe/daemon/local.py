@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from typing import Generic, TypeVar
 
@@ -37,6 +38,7 @@ class LocalDoor(Generic[ChannelT]):
         self._router = router
         self._channels: dict[Link, ChannelT] = {}
         self._links: set[Link] = set()
+        self._count = itertools.count(1)
         self.closed = False
         """Nobody new is let in."""
 
@@ -98,10 +100,16 @@ class EventsDoor(LocalDoor[Channel]):
     role = ROLE_WEB
 
     def _join(self, link: Link, session: Session, hello: Hello) -> Channel:
-        return Channel(session, Side.LISTENER)
+        channel = Channel(session, Side.LISTENER, f"web {next(self._count)}")
+        _log.debug("%s: a web worker has come", channel.name)
+        return channel
 
     def _handle(self, channel: Channel, received: list[Frame], at: float) -> None:
         self._router.from_sender(channel, received, at)
+
+    def _leave(self, link: Link, channel: Channel, reason: str) -> None:
+        _log.debug("%s: a web worker has left: %s", channel.name, reason)
+        super()._leave(link, channel, reason)
 
 
 class HandlersDoor(LocalDoor[Worker]):
@@ -115,7 +123,8 @@ class HandlersDoor(LocalDoor[Worker]):
         self._notices = notices
 
     def _join(self, link: Link, session: Session, hello: Hello) -> Worker:
-        worker = Worker(session, link.connection, min(hello.capacity, MAX_CAPACITY))
+        name = f"handlers {next(self._count)}"
+        worker = Worker(session, link.connection, min(hello.capacity, MAX_CAPACITY), name)
         self._pool.workers.add(worker)
         self._notices.subscribe(link)
         self._router.feed_workers(now())

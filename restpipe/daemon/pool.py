@@ -15,8 +15,8 @@ OVERDUE_S = 0.5
 class Worker(Channel):
     """One handler worker: it can have `capacity` events under way."""
 
-    def __init__(self, session: Session, connection: Connection, capacity: int) -> None:
-        super().__init__(session, Side.LISTENER)
+    def __init__(self, session: Session, connection: Connection, capacity: int, name: str = "") -> None:
+        super().__init__(session, Side.LISTENER, name)
         self.capacity = capacity
         self._connection = connection
 

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
+from restpipe.daemon import mechanics
 from restpipe.daemon.channel import Channel
 from restpipe.daemon.peers import Peer, PeerTable, canonical_address
 from restpipe.daemon.pool import HandlerPool, Worker
@@ -113,6 +114,8 @@ class Router:
         self._server = server
         """On a client: whom every event is for."""
         self._draining = False
+        self.debug = False
+        """Tell in the log what becomes of each event. May be changed at any time."""
 
     # Frames.
 
@@ -153,13 +156,19 @@ class Router:
             # Each refusal is one more frame that waits: without end, for whoever reads none.
             raise ProtocolError(Code.FLOW_CONTROL, "it sends events without end, and does not read")
         if self._draining:
-            _tell(channel, frame.stream, StreamReset(Code.DRAINING, STOPS, Delivered.NO))
+            self._turn_away(channel, frame, StreamReset(Code.DRAINING, STOPS, Delivered.NO))
             return False
         if len(channel.routes) >= self.limits.max_streams:
             reset = StreamReset(Code.OVERLOADED, "too many events are under way on this link", Delivered.NO)
-            _tell(channel, frame.stream, reset)
+            self._turn_away(channel, frame, reset)
             return False
         return True
+
+    def _turn_away(self, channel: Channel, frame: Frame, reset: StreamReset) -> None:
+        """Before it has a route."""
+        if self.debug:
+            mechanics.refused(channel, frame.stream, reset)
+        _tell(channel, frame.stream, reset)
 
     def _relay(self, channel: Channel, frame: Frame, now: float) -> None:
         route = channel.routes.get(frame.stream)
@@ -182,6 +191,8 @@ class Router:
         if kind != _RESET or not queue.drop(number):
             far.session.send(number, frame.renumbered(number))
         if over:
+            if self.debug:
+                mechanics.ends(route, frame)
             self._close(route, now)
         elif queue.size > MAX_CREDIT:
             self._bound(route, queue, number, now)
@@ -196,6 +207,8 @@ class Router:
     def _hold(self, route: Route, waiting: Waiting, frame: Frame) -> None:
         """Keeps what follows an event that waits."""
         if frame.kind == _RESET:
+            if self.debug:
+                mechanics.ends(route, frame)
             self._stop_waiting(route, waiting)
             del route.opener.routes[route.opener_number]
             return
@@ -255,10 +268,14 @@ class Router:
             self._refuse(route, Code.OVERLOADED, "too much waits to be sent to this peer")
         else:
             number = self._connect(route, channel)
+            if self.debug:
+                mechanics.goes(route, frame)
             channel.session.send(number, frame.renumbered(number))
 
     def _send_to_worker(self, route: Route, worker: Worker, origin: bytes, frame: Frame) -> None:
         number = self._connect(route, worker)
+        if self.debug:
+            mechanics.goes(route, frame)
         # In one piece: were the event taken back after its origin had left, that would stay there for ever.
         worker.session.send(number, frames.encode(_ORIGIN, number, origin) + frame.renumbered(number))
 
@@ -308,6 +325,8 @@ class Router:
         elif line.full:
             self._refuse(route, Code.OVERLOADED, f"{line.limit} events wait already: {line.detail}")
         else:
+            if self.debug:
+                mechanics.waits(route, waiting.event, line.detail)
             waiting.line = line
             line.add(route)
 
@@ -369,7 +388,10 @@ class Router:
         if route.waiting is not None:
             self._stop_waiting(route, route.waiting)
         del route.opener.routes[route.opener_number]
-        _tell(route.opener, route.opener_number, StreamReset(code, detail, Delivered.NO, names))
+        reset = StreamReset(code, detail, Delivered.NO, names)
+        if self.debug:
+            mechanics.refused(route.opener, route.opener_number, reset)
+        _tell(route.opener, route.opener_number, reset)
 
     def _close(self, route: Route, now: float) -> None:
         route.opener.routes.pop(route.opener_number, None)
@@ -380,6 +402,8 @@ class Router:
                 self.feed_workers(now)
 
     def _break(self, route: Route, reset: StreamReset, now: float) -> None:
+        if self.debug:
+            mechanics.breaks(route, reset)
         _tell(route.opener, route.opener_number, reset)
         if route.answerer is not None:
             _tell(route.answerer, route.answerer_number, reset)
@@ -388,6 +412,8 @@ class Router:
     def lose(self, channel: Channel, detail: str, now: float) -> None:
         """A neighbour is gone for good, and with it every event that it opened or was to answer."""
         for route in list(channel.routes.values()):
+            if self.debug:
+                mechanics.lost(route, channel, detail)
             if channel is not route.opener:
                 self._lose_answerer(route, channel, detail)
             elif route.waiting is not None:

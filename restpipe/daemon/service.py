@@ -52,6 +52,7 @@ async def _serve(config: Config) -> None:
     notifier = Notifier()
     store = SocketStore(notifier)
     end = make_end(config, store)
+    end.core.router.debug = config.log.debug
     # First of all: whoever finds the sockets may send the signal.
     _reload_on_hangup(end, config)
     sockets = config.sockets
@@ -134,6 +135,7 @@ def _reload_on_hangup(end: PipeEnd, config: Config) -> None:
             return
         in_force = fresh
         logs.set_level(fresh.log)
+        end.core.router.debug = fresh.log.debug
         if kept:
             _log.warning("changed, but in force only after a restart: %s", ", ".join(kept))
         _log.info("configuration, certificates and revocation lists reloaded")

@@ -64,6 +64,11 @@ class Session:
         return self.sent - len(self._unacknowledged)
 
     @property
+    def repeated(self) -> int:
+        """Frames that are still to be sent again over a new connection."""
+        return len(self._replay)
+
+    @property
     def full(self) -> bool:
         """Too much is unacknowledged: what is queued stays so until the other side answers for some."""
         return self.unacknowledged_size > 0 and self.unacknowledged_size >= self._buffer_size > 0
