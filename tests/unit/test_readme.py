@@ -14,11 +14,12 @@ import pytest
 
 import restpipe
 from restpipe.cli import cli
-from restpipe.errors import PROBLEMS
+from restpipe.errors import PROBLEMS, Problem
 from restpipe.host import stats
 from restpipe.host.config_text import markdown
 from restpipe.host.options import options
 from restpipe.testing import PipeTester
+from restpipe.web import responses
 from tests.support.processes import clean_environment
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -45,23 +46,45 @@ def test_the_example_handler_does_what_its_comments_say() -> None:
         assert ordered.data == b"web1 ordered 3"
 
 
-@pytest.mark.parametrize(
-    "line", sorted(set(re.findall(r"^    \$ (restpipe(?:-ca)? [^#\n]*)", README, re.MULTILINE)))
-)
+SHOWN = re.compile(r"^    (?:\w*\$|#) (?:\w+=\S+ )*(restpipe(?:-ca)? [^#\n]*)", re.MULTILINE)
+INLINE = re.compile(r"`(restpipe(?:-ca)? [^`]*)`")
+COMMANDS = sorted({line.strip() for line in (*SHOWN.findall(README), *INLINE.findall(README))})
+
+
+@pytest.mark.parametrize("line", COMMANDS)
 def test_every_command_is_one(line: str) -> None:
-    """Its name and options are known; what it does is the other tests' business."""
-    program, *words = line.split()
-    module = "restpipe" if program == "restpipe" else "restpipe_ca"
-    command: click.Command = cli
-    if module == "restpipe_ca":
-        from restpipe_ca.cli import cli as command
-    context = click.Context(command)
-    known = words[0]
-    assert isinstance(command, click.Group)
-    found = command.get_command(context, known)
-    assert found is not None, known
-    given = {word for word in words if word.startswith("--")}
-    assert given <= {name for parameter in found.params for name in parameter.opts}
+    """Its name, options and arguments are known; what it does is the other tests' business."""
+    program, *words = line.replace("ROLE", "server").split()
+    if program == "restpipe":
+        understand(cli, words)
+    else:
+        from restpipe_ca.cli import cli as ca
+
+        understand(ca, words)
+
+
+def understand(command: click.Command, words: list[str]) -> None:
+    """As far as the command line itself goes; raises click's errors."""
+    if isinstance(command, click.Group):
+        _, found, rest = command.resolve_command(click.Context(command), words)
+        assert found is not None
+        understand(found, rest)
+    elif words:  # else it is only named, in the middle of a sentence
+        command.make_context(command.name, words)
+
+
+def test_all_ways_of_writing_a_command_are_seen() -> None:
+    """A prompt of its own, root's, one with variables, and in the text."""
+    for line in (
+        "restpipe run server",
+        "restpipe-ca issue web1",
+        "restpipe identity install web1.bundle",
+        "restpipe run client",
+        "restpipe identity show",
+        "restpipe config ROLE",
+        "restpipe-ca revoke web1",
+    ):
+        assert line in COMMANDS
 
 
 def test_the_commands_start() -> None:
@@ -72,14 +95,28 @@ def test_the_commands_start() -> None:
 
 
 def test_every_problem_is_explained() -> None:
-    internal = {"bad-message", "flow-control", "reply-broken"}
-    for problem in PROBLEMS.values():
-        assert problem.slug in internal or f"`{problem.slug}`" in README, problem.slug
+    own = [value for value in vars(responses).values() if isinstance(value, Problem)]
+    statuses = {problem.slug: str(problem.status) for problem in (*PROBLEMS.values(), *own)}
+    assert explained_problems() == statuses
+
+
+def explained_problems() -> dict[str, str]:
+    """Slugs and statuses, as the README's table has them. One status may stand for all of a row."""
+    found: dict[str, str] = {}
+    table = README.partition("| type `urn:restpipe:problem:")[2].partition("\n\n")[0]
+    for row in table.splitlines()[2:]:
+        _, slugs, statuses, *_ = row.split("|")
+        names = re.findall(r"`([^`]+)`", slugs)
+        numbers = statuses.strip().split(", ")
+        found |= zip(names, numbers * (len(names) if len(numbers) == 1 else 1), strict=True)
+    return found
 
 
 def test_those_who_come_from_the_original_find_every_name() -> None:
     for name in {name for option in options() for name in option.spec.env}:
         assert name.replace("{ROLE}", "CLIENT") in README, name
+    for constant in {name for option in options() for name in option.spec.constants}:
+        assert f"`{constant}`" in README, constant
     metrics = [
         value
         for name, value in vars(stats).items()
