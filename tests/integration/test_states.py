@@ -38,8 +38,11 @@ def test_all_hear_of_connections_that_come_and_go(authority: Authority, folder: 
         server, client = pair.server, pair.client
         client.start()
         hears(client, "fail, broken before: False")
+        # It would be there before the server's handlers could hear that nobody is.
+        client.stop("pipe")
         server.start()
         hears(server, "idle")
+        client.start("pipe")
         hears(client, "fail", "success, broken before: False")
         hears(server, "idle", "added 127.0.0.1 1")
         client.stop("pipe")
