@@ -27,7 +27,7 @@ $(VENV)/scan/ready: $(VENV)/ready
 
 test: venv scan  ## All that a plain checkout can test.
 	@packaging/prerequisites $(PYTHON) curl openssl nginx certtool
-	$(RUN) -m pytest $(PYTEST)
+	$(RUN) -m pytest --numprocesses=3 --dist=loadfile $(PYTEST)
 
 lint: venv
 	$(VENV)/bin/ruff check .

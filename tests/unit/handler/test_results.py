@@ -121,7 +121,6 @@ def test_some_statuses_have_no_body(status: int) -> None:
         Reply(headers={"Content-Type": "text/plain"}),
         Reply(headers={"X-Event-Return-Code": "0"}),
     ],
-    ids=repr,
 )
 def test_what_nobody_could_send_is_an_error(result: Any) -> None:
     with pytest.raises((TypeError, ValueError)):
