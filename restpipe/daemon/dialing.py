@@ -24,7 +24,7 @@ from restpipe.protocol.frames import Frame, Kind
 from restpipe.protocol.messages import read_message
 from restpipe.protocol.schema_pb2 import ROLE_PIPE, Goaway
 from restpipe.transport.backoff import Backoff, Redial
-from restpipe.transport.dialer import dial
+from restpipe.transport.dialer import Disappointments, dial
 from restpipe.transport.link import Link
 from restpipe.transport.tls import handshake_failure
 
@@ -53,6 +53,7 @@ class Dialing:
         self._addresses = deque(pipe.addresses)
         self._backoff = Backoff(pipe.reconnect_min_s, pipe.reconnect_max_s)
         self._redial = Redial(self._backoff, len(self._addresses))
+        self._disappointments = Disappointments()
         self._make_connection = make_connection
         self._failed = failed
         """Told of each failed attempt: how many in a row, and the Unix time of the last break (0: never)."""
@@ -127,6 +128,7 @@ class Dialing:
                 # A name of another kind than a host's is not TLS's to check.
                 server_name="" if "://" in pipe.server_name else pipe.server_name,
                 timeout_s=pipe.handshake_timeout_s,
+                disappointments=self._disappointments,
             )
         except OSError as error:
             self._report(handshake_failure(error))
@@ -178,6 +180,7 @@ class Dialing:
                 self._stats.tick(metrics.HEARTBEAT_FAIL)
             self._links.lost(link, reason)
         else:
+            self._disappointments.add(link.peer_address)
             self._report(reason)
             self._failed(self._backoff.attempts + 1, self._broken_at)
         if self._over is not None and not self._over.done():
@@ -198,6 +201,7 @@ class Dialing:
             self._links.forget_session(self._server, "the server began a new session")
             channel = self._server.channel = Channel(session, Side.DIALER, self._server.name)
         self._joined_at = now()
+        self._disappointments.forget(link.peer_address)
         self._reason = ""
         self._stats.tick(metrics.CONNECTED)
         self._trust.joined(link, self._server)

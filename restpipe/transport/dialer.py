@@ -15,10 +15,48 @@ from restpipe.transport.tls import LastWords
 
 ATTEMPT_DELAY_S = 0.25
 """Head start of an address over the next (RFC 8305, section 5)."""
+LAST_RESORT_DELAY_S = 2.0
+"""Head start over an address that took a connection before, but of which came no link."""
+MAX_REMEMBERED = 64
+"""Addresses that came to nothing; a name may have ever new ones."""
 CONNECT_S = 5.0
 """For all addresses together. TCP asks ever more rarely: a new attempt finds a healed network sooner."""
 
 AddressInfo = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]
+
+
+class Disappointments:
+    """Addresses that took a connection, of which came no link: a server that hangs, or another than wanted.
+
+    They are tried when all others have had their chance, for to connect is easy for them.
+    """
+
+    def __init__(self) -> None:
+        self._addresses: dict[tuple[str, int], None] = {}
+        """The latest last."""
+
+    def add(self, address: tuple[str, int]) -> None:
+        self.forget(address)
+        self._addresses[address] = None
+        if len(self._addresses) > MAX_REMEMBERED:
+            del self._addresses[next(iter(self._addresses))]
+
+    def forget(self, address: tuple[str, int]) -> None:
+        """A link stands there. Without effect when it never disappointed."""
+        self._addresses.pop(address, None)
+
+    def order(self, found: Iterable[AddressInfo]) -> tuple[list[AddressInfo], list[AddressInfo]]:
+        """Those to try first, and the last resorts: whoever disappointed longest ago goes first."""
+        ranks = {address: rank for rank, address in enumerate(self._addresses)}
+        all_found = list(found)
+        first = [info for info in all_found if _host_and_port(info) not in ranks]
+        last = [info for info in all_found if _host_and_port(info) in ranks]
+        return first, sorted(last, key=lambda info: ranks[_host_and_port(info)])
+
+
+def _host_and_port(info: AddressInfo) -> tuple[str, int]:
+    host, port = info[4][:2]
+    return str(host), int(port)
 
 
 async def dial(
@@ -29,10 +67,16 @@ async def dial(
     *,
     server_name: str,
     timeout_s: float,
+    disappointments: Disappointments | None = None,
 ) -> Link:
-    """A link whose TLS handshake is over. `OSError` (`ssl.SSLError`, `TimeoutError`) when that cannot be."""
+    """A link whose TLS handshake is over. `OSError` (`ssl.SSLError`, `TimeoutError`) when that cannot be.
+
+    `disappointments` orders the addresses, and learns of one where TLS came to nothing. Of what happens after
+    that it is for the caller to tell it.
+    """
+    past = Disappointments() if disappointments is None else disappointments
     try:
-        return await _dial(host, port, context, make_link, server_name=server_name, timeout_s=timeout_s)
+        return await _dial(host, port, context, make_link, past, server_name=server_name, timeout_s=timeout_s)
     except OSError:
         raise
     except ValueError as error:
@@ -45,6 +89,7 @@ async def _dial(
     port: int,
     context: ssl.SSLContext,
     make_link: Callable[[], Link],
+    past: Disappointments,
     *,
     server_name: str,
     timeout_s: float,
@@ -52,7 +97,9 @@ async def _dial(
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(timeout_s):
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        sock = await _connect_in_time(_interleaved(found))
+        first, last = past.order(_interleaved(found))
+        sock = await _connect_in_time(first, last)
+        address = _peer_of(sock)
         with LastWords(sock) as last_words:
             try:
                 _, link = await loop.create_connection(
@@ -63,6 +110,7 @@ async def _dial(
                     ssl_handshake_timeout=timeout_s,
                 )
             except BaseException as error:
+                past.add(address)
                 sock.close()
                 if isinstance(error, ssl.SSLError):
                     await last_words.say(error)
@@ -79,28 +127,30 @@ def _interleaved(found: Iterable[AddressInfo]) -> list[AddressInfo]:
     return [info for row in rows for info in row if info is not None]
 
 
-async def _connect_in_time(addresses: list[AddressInfo]) -> socket.socket:
+async def _connect_in_time(first: list[AddressInfo], last: list[AddressInfo]) -> socket.socket:
     try:
         async with asyncio.timeout(CONNECT_S) as limit:
-            return await _connect_any(addresses)
+            return await _connect_any(first, last)
     except TimeoutError:
         if not limit.expired():
             raise
         raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from None
 
 
-async def _connect_any(addresses: list[AddressInfo]) -> socket.socket:
+async def _connect_any(first: list[AddressInfo], last: list[AddressInfo]) -> socket.socket:
     """The first connection that stands, each address given a head start over the next."""
     attempts: list[asyncio.Task[socket.socket]] = []
     failures: list[OSError] = []
-    waiting = list(addresses)
+    waiting = [*first, *last]
+    done: set[asyncio.Task[socket.socket]] = set()
     try:
         while waiting or attempts:
-            if waiting:
+            # A failure brings the next at once; a last resort only when nobody else is left.
+            if waiting and (not done or not attempts or len(waiting) > len(last)):
                 attempts.append(asyncio.create_task(_connect(waiting.pop(0))))
             done, _ = await asyncio.wait(
                 attempts,
-                timeout=ATTEMPT_DELAY_S if waiting else None,
+                timeout=_head_start_s(len(waiting), len(last)),
                 return_when=asyncio.FIRST_COMPLETED,
             )
             for task in done:
@@ -116,6 +166,13 @@ async def _connect_any(addresses: list[AddressInfo]) -> socket.socket:
             task.add_done_callback(_close_late)
 
 
+def _head_start_s(waiting: int, last: int) -> float | None:
+    """Over the next of those that wait, the `last` of whom are last resorts; None when nobody waits."""
+    if not waiting:
+        return None
+    return ATTEMPT_DELAY_S if waiting > last else LAST_RESORT_DELAY_S
+
+
 async def _connect(info: AddressInfo) -> socket.socket:
     family, kind, protocol, _, address = info
     sock = socket.socket(family, kind, protocol)
@@ -126,6 +183,15 @@ async def _connect(info: AddressInfo) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def _peer_of(sock: socket.socket) -> tuple[str, int]:
+    try:
+        host, port = sock.getpeername()[:2]
+    except OSError:
+        # It has reset the connection already.
+        return "", 0
+    return str(host), int(port)
 
 
 def _close_late(task: asyncio.Task[socket.socket]) -> None:

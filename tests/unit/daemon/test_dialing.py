@@ -22,6 +22,7 @@ from restpipe.protocol.frames import Kind
 from restpipe.protocol.messages import read_reset
 from restpipe.protocol.schema_pb2 import Event, Goaway, Hello
 from restpipe.protocol.session import Session
+from restpipe.transport.dialer import Disappointments
 from restpipe.transport.link import Link
 from tests.unit.daemon.ends import BUFFER, House
 from tests.unit.daemon.kit import event, session, taken
@@ -47,12 +48,15 @@ class FakeServer(Recorder):
         self.refusal = ""
         self.away: OSError | None = None
         self.dialed: list[tuple[str, int]] = []
+        self.how: dict[str, object] = {}
+        """What the latest dial was told."""
 
     async def dial(
         self, host: str, port: int, context: object, make_link: Callable[[], Link], **how: object
     ) -> Link:
         """In place of the real one."""
         self.dialed.append((host, port))
+        self.how = how
         if self.away is not None:
             raise self.away
         loop = asyncio.get_running_loop()
@@ -60,6 +64,7 @@ class FakeServer(Recorder):
         await loop.create_connection(lambda: Link(connection(Side.LISTENER), self, loop), sock=far)
         link = make_link()
         await loop.create_connection(lambda: link, sock=near)
+        link.peer_address = ("10.0.0.1", port)
         return link
 
     def _greet(self, link: Link, hello: Hello) -> None:
@@ -280,6 +285,23 @@ def test_a_refusal_is_told_in_the_servers_words(monkeypatch: pytest.MonkeyPatch)
                 house.far.refusal = ""
                 await until(lambda: house.online)
         assert any("refused by the server: full" in line for line in lines.at_least(30))
+
+    run(main())
+
+
+def test_an_address_that_gives_no_welcome_is_remembered_until_it_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main() -> None:
+        async with client(monkeypatch, away=True) as house:
+            house.far.refusal, house.far.away = "full", None
+            await until(lambda: len(house.far.lost) >= 4)
+            past = house.far.how["disappointments"]
+            assert isinstance(past, Disappointments)
+            assert set(past._addresses) == {("10.0.0.1", 1), ("10.0.0.1", 2)}
+            house.far.refusal = ""
+            await until(lambda: house.online)
+            assert len(past._addresses) == 1
 
     run(main())
 

@@ -15,7 +15,7 @@ from restpipe.protocol.frames import Kind
 from restpipe.protocol.schema_pb2 import ROLE_PIPE, Hello
 from restpipe.protocol.session import Session
 from restpipe.transport import dialer
-from restpipe.transport.dialer import AddressInfo, dial
+from restpipe.transport.dialer import MAX_REMEMBERED, AddressInfo, Disappointments, dial
 from restpipe.transport.link import Link
 from restpipe.transport.listener import Listener, listening_socket
 from restpipe.transport.tls import handshake_failure
@@ -62,6 +62,7 @@ class Dialer:
     def __init__(self, context: ssl.SSLContext) -> None:
         self.context = context
         self.owner = Recorder()
+        self.disappointments = Disappointments()
 
     async def dial(
         self, host: str, port: int, *, server_name: str = "", timeout_s: float = TIMEOUT_S
@@ -73,7 +74,15 @@ class Dialer:
             made.connection.say_hello(ROLE_PIPE, buffer_size=1000)
             return made
 
-        return await dial(host, port, self.context, make_link, server_name=server_name, timeout_s=timeout_s)
+        return await dial(
+            host,
+            port,
+            self.context,
+            make_link,
+            server_name=server_name,
+            timeout_s=timeout_s,
+            disappointments=self.disappointments,
+        )
 
     async def close(self) -> None:
         for link in self.owner.made:
@@ -187,6 +196,72 @@ def test_an_address_that_says_nothing_holds_up_the_next_only_a_moment(
     run(main())
 
 
+def test_an_address_that_connects_and_shakes_no_hands_is_the_last_to_be_tried_next(
+    ids: Identities, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that stands still, or a load balancer with nobody behind it: the kernel answers for them."""
+
+    async def main() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            async with served(ids.server("pipe.example")) as (port, _):
+                hangs, good = at("127.0.0.1", silent.getsockname()[1]), at("127.0.0.1", port)
+                resolving(monkeypatch, hangs, good)
+                caller = Dialer(ids.client("alpha"))
+                with pytest.raises(OSError):
+                    await caller.dial("pipe.example", 1, timeout_s=0.5)
+                for _ in range(2):
+                    link = await caller.dial("pipe.example", 1)
+                    await until(lambda at=link: at.connection.session)
+                    assert link.peer_address == good[4]
+                await caller.close()
+
+    run(main())
+
+
+def test_a_last_resort_waits_for_what_is_under_way_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        monkeypatch.setattr(dialer, "ATTEMPT_DELAY_S", 0)
+        monkeypatch.setattr(dialer, "LAST_RESORT_DELAY_S", 0.05)
+        slow, refused, resort = (at("10.0.0.1", number) for number in range(3))
+        tried: list[AddressInfo] = []
+        go = asyncio.Event()
+
+        async def connect(info: AddressInfo) -> socket.socket:
+            tried.append(info)
+            if info is refused:
+                raise ConnectionRefusedError
+            if info is slow:
+                await go.wait()
+            return socket.socket()
+
+        monkeypatch.setattr(dialer, "_connect", connect)
+        asyncio.get_running_loop().call_soon(lambda: asyncio.get_running_loop().call_soon(go.set))
+        (await dialer._connect_any([slow, refused], [resort])).close()
+        assert resort not in tried
+        go.clear()
+        (await dialer._connect_any([slow, refused], [resort])).close()
+        assert tried[-1] is resort
+        # Nobody else is there at all.
+        (await dialer._connect_any([], [resort])).close()
+
+    run(main())
+
+
+def test_who_disappointed_longest_ago_goes_first_of_the_last_and_all_are_forgotten_in_the_end() -> None:
+    past = Disappointments()
+    one, two, three = (at("10.0.0.1", number) for number in (1, 2, 3))
+    assert past.order([one, two, three]) == ([one, two, three], [])
+    for number in (2, 1, 2):
+        past.add(("10.0.0.1", number))
+    assert past.order([one, two, three]) == ([three], [one, two])
+    past.forget(("10.0.0.1", 1))
+    past.forget(("10.0.0.1", 99))
+    assert past.order([one, two, three]) == ([one, three], [two])
+    for number in range(MAX_REMEMBERED):
+        past.add(("10.0.0.2", number))
+    assert past.order([two]) == ([two], [])
+
+
 def test_the_slower_of_two_that_connect_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         monkeypatch.setattr(dialer, "ATTEMPT_DELAY_S", 0)
@@ -199,7 +274,7 @@ def test_the_slower_of_two_that_connect_is_closed(monkeypatch: pytest.MonkeyPatc
 
         monkeypatch.setattr(dialer, "_connect", connect)
         asyncio.get_running_loop().call_later(0.02, go.set)
-        winner = await dialer._connect_any([at("10.0.0.1", 0), at("10.0.0.1", 1)])
+        winner = await dialer._connect_any([at("10.0.0.1", 0), at("10.0.0.1", 1)], [])
         loser = made[1 - made.index(winner)]
         await until(lambda: loser.fileno() < 0)
         assert winner.fileno() >= 0
