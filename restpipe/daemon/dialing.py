@@ -28,6 +28,9 @@ from restpipe.transport.dialer import Disappointments, dial
 from restpipe.transport.link import Link
 from restpipe.transport.tls import handshake_failure
 
+CONCERN_ALL = frozenset((Code.SHUTDOWN, Code.HEARTBEAT))
+"""Why a server parts with all of its clients at once. For other reasons it parts with one."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -60,6 +63,8 @@ class Dialing:
         self._over: asyncio.Future[None] | None = None
         self._joined_at: float | None = None
         """When this attempt became a link, by the loop's clock."""
+        self._alone = False
+        """The server has said goodbye for a reason that concerns nobody else."""
         self._broken_at = 0.0
         self._reason = ""
         self._stopping = False
@@ -109,7 +114,7 @@ class Dialing:
     def _next_pause_s(self) -> float:
         if self._joined_at is not None:
             # The same address again: who listens there may still know the session.
-            return self._redial.after_link_s(now() - self._joined_at)
+            return self._redial.after_link_s(now() - self._joined_at, alone=self._alone)
         self._addresses.rotate(-1)
         return self._redial.after_failure_s()
 
@@ -117,6 +122,7 @@ class Dialing:
         loop, pipe = asyncio.get_running_loop(), self._pipe
         self._over = loop.create_future()
         self._joined_at = None
+        self._alone = False
         began = loop.time()
         _log.debug("dialing %s", join_address(*address))
         try:
@@ -169,6 +175,8 @@ class Dialing:
                 self._heartbeat(link)
             elif frame.kind == Kind.TURN:
                 self._redial.take_turn(*frames.decode_turn(frame))
+            elif frame.kind == Kind.GOAWAY:
+                self._alone = read_message(Goaway(), frame).code not in CONCERN_ALL
         self._links.receive(link, self._server, received)
 
     def link_lost(self, link: Link, reason: str) -> None:

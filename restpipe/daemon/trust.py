@@ -230,11 +230,13 @@ class Trust:
         trusted = self._trusted.subjects - {issuer_name(authority.subject) for authority in gone}
         for link, certificate in list(self._certificates.items()) if gone else ():
             if certificate.issuer not in trusted:
-                self._cut(link, f"{certificate.issuer} may no longer be trusted: connect anew")
+                # They may be very many: as when this daemon goes, they come back by turns.
+                detail = f"{certificate.issuer} may no longer be trusted: connect anew"
+                self._cut(link, detail, Code.SHUTDOWN)
 
-    def _cut(self, link: Link, detail: str) -> None:
+    def _cut(self, link: Link, detail: str, code: Code = Code.REVOKED) -> None:
         self.forget(link)
-        self._links.cut(link, Code.REVOKED, detail)
+        self._links.cut(link, code, detail)
 
     # Telling the administrator.
 

@@ -46,7 +46,11 @@ class Redial:
     """When a client dials again.
 
     At once after a link that stood, with a backoff after failures. A client cannot know how many others lost
-    their links together with it, but the server does: it tells each one its turn while all is well.
+    their links together with it, but the server does: it tells each one its turn while all is well. Where
+    the end of a link concerned this client alone, there is nobody to take turns with.
+
+    Whoever has a turn keeps it: where a round is as long as the longest pause, all pauses are a round, for
+    the turns are what spreads the attempts. Drawn anew each time they would meet by chance.
     """
 
     def __init__(self, backoff: Backoff, addresses: int = 1) -> None:
@@ -72,9 +76,10 @@ class Redial:
         # A whole round keeps the order in which the clients came; the other addresses need not wait for it.
         return pause_s if self._backoff.attempts % self._addresses else max(pause_s, self._round_s)
 
-    def after_link_s(self, stood_s: float) -> float:
-        """How long to wait after a link that stood for `stood_s`."""
+    def after_link_s(self, stood_s: float, *, alone: bool = False) -> float:
+        """How long to wait after a link that stood for `stood_s`, and was ended for this client `alone`."""
+        turn_s = 0.0 if alone else self._turn_s
         if stood_s >= STEADY_S:
             self._flaps.reset()
-            return self._turn_s
-        return max(self._flaps.next_pause_s(), self._turn_s)
+            return turn_s
+        return max(self._flaps.next_pause_s(), turn_s)

@@ -260,7 +260,7 @@ def test_a_client_that_was_told_its_turn_waits_for_it(monkeypatch: pytest.Monkey
         monkeypatch.setattr(
             dialing.Redial, "take_turn", lambda _, turn_s, round_s: turns.append((turn_s, round_s))
         )
-        monkeypatch.setattr(dialing.Redial, "after_link_s", lambda _, stood_s: turns[-1][0])
+        monkeypatch.setattr(dialing.Redial, "after_link_s", lambda _, stood_s, alone: turns[-1][0])
         async with client(monkeypatch) as house:
             house.far.link.connection.send_control(frames.encode_turn(0.2, 0.4))
             house.far.link.wake()
@@ -270,6 +270,34 @@ def test_a_client_that_was_told_its_turn_waits_for_it(monkeypatch: pytest.Monkey
             house.far.link.abort()
             await until(lambda: len(house.far.hellos) == 2)
             assert asyncio.get_running_loop().time() - broken_at >= 0.2
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("code", "alone"), [(Code.REVOKED, True), (Code.SHUTDOWN, False), (Code.HEARTBEAT, False), (None, False)]
+)
+def test_a_goodbye_that_concerns_this_client_alone_is_told_from_the_others(
+    monkeypatch: pytest.MonkeyPatch, code: Code | None, alone: bool
+) -> None:
+    async def main() -> None:
+        told: list[bool] = []
+
+        def after_link_s(_: object, stood_s: float, *, alone: bool) -> float:
+            told.append(alone)
+            return 0.0
+
+        monkeypatch.setattr(dialing.Redial, "after_link_s", after_link_s)
+        async with client(monkeypatch) as house:
+            if code is None:
+                house.far.link.abort()
+            else:
+                house.far.link.close(code, "goodbye")
+            await until(lambda: len(house.far.hellos) == 2 and house.online)
+            # What the one before said is nothing to the next.
+            house.far.link.abort()
+            await until(lambda: len(house.far.hellos) == 3 and house.online)
+            assert told == [alone, False]
 
     run(main())
 

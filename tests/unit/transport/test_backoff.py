@@ -62,6 +62,14 @@ def test_who_was_told_its_turn_waits_for_it() -> None:
     assert [dialing.after_failure_s() for _ in range(8)] == [4.0] * 6 + [5.0] * 2
 
 
+def test_who_lost_its_link_alone_waits_for_no_turn() -> None:
+    dialing = redial()
+    dialing.take_turn(1.25, 4.0)
+    assert dialing.after_link_s(STEADY_S, alone=True) == 0.0
+    assert [dialing.after_link_s(0.0, alone=True) for _ in range(3)] == [0.1, 0.2, 0.4]
+    assert dialing.after_link_s(STEADY_S) == 1.25
+
+
 def test_other_addresses_are_tried_before_the_next_round() -> None:
     dialing = redial(addresses=2)
     dialing.take_turn(1.25, 4.0)
