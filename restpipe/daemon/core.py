@@ -31,6 +31,7 @@ class Core:
         joined: Callable[[Peer], None],
         left: Callable[[Peer, str], None],
         present: Callable[[], Iterable[Notice]],
+        gone: Callable[[], object] = lambda: None,
     ) -> None:
         self.pipe = pipe
         self.peers = peers
@@ -39,7 +40,7 @@ class Core:
         pool = self._pool = HandlerPool(pipe.max_waiting)
         self.router = Router(peers, pool, limits, Resolver().resolve, Deadlines(self._arm), server=server)
         self.notices = Notices(present)
-        self.links = PeerLinks(self.router, pipe.session_life_s, joined=joined, left=left)
+        self.links = PeerLinks(self.router, pipe.session_life_s, joined=joined, left=left, gone=gone)
         self.events = EventsDoor(self.router)
         self.handlers = HandlersDoor(self.router, pool, self.notices)
 

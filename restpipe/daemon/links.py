@@ -29,12 +29,15 @@ class PeerLinks:
         *,
         joined: Callable[[Peer], None],
         left: Callable[[Peer, str], None],
+        gone: Callable[[], object] = lambda: None,
     ) -> None:
+        """`gone` is called when a peer is not expected back any more."""
         self._router = router
         self.session_life_s = session_life_s
         """May be changed at any time, for links that are lost from then on."""
         self._joined = joined
         self._left = left
+        self._gone = gone
         self.stopping = False
         """All are to go: that they do is nothing to worry about."""
         self._peers: dict[Link, Peer] = {}
@@ -43,6 +46,15 @@ class PeerLinks:
 
     def __len__(self) -> int:
         return len(self._links)
+
+    @property
+    def expected(self) -> int:
+        """Peers that are here, or whose sessions wait for them."""
+        return len(self._links) + len(self._given_up)
+
+    def peers(self) -> tuple[Peer, ...]:
+        """Those whose link is up."""
+        return tuple(self._links)
 
     def all(self) -> tuple[Link, ...]:
         return tuple(self._links.values())
@@ -128,3 +140,4 @@ class PeerLinks:
         detail = f"{peer.name} did not come back within {self.session_life_s:g} s"
         _log.warning("%s; its session is given up", detail, extra={"peer": peer.name})
         self.forget_session(peer, detail)
+        self._gone()

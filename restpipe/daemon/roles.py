@@ -74,6 +74,7 @@ class ServerEnd:
             joined=self._joined,
             left=self._left,
             present=self._present,
+            gone=self._tell_if_changed,
         )
         self._idleness = Idleness(self.core.notices.tell)
         self._trust = Trust(_server_sources(config), links=self.core.links, peers=peers, use=Use.CLIENT)
@@ -141,10 +142,20 @@ class ServerEnd:
     def _joined(self, peer: Peer) -> None:
         self._changed.set()
         self._idleness.end()
-        all_anew = self._turns.changed(len(self.core.links))
-        for other in self.core.peers if all_anew else (peer,):
-            self._tell_turn(other)
+        if not self._tell_if_changed():
+            self._tell_turn(peer)
         self.core.notices.tell(self._notice(Notice.CONNECTION_ADDED, peer))
+
+    def _tell_if_changed(self) -> bool:
+        """Tells all who are here their turns, where those have changed.
+
+        Who was lost is counted until its session is given up: it may be back any moment, and the others may
+        be about to be lost as well.
+        """
+        changed = self._turns.changed(self.core.links.expected)
+        for peer in self.core.links.peers() if changed else ():
+            self._tell_turn(peer)
+        return changed
 
     def _tell_turn(self, peer: Peer) -> None:
         link = self.core.links.link(peer)
