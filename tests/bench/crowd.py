@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import resource
 import sys
@@ -17,7 +18,8 @@ from pathlib import Path
 
 import uvloop
 
-from tests.faults.crowd import HEARTBEAT_S, Crowd, Identities
+from restpipe.host.config import Pipe
+from tests.faults.crowd import Crowd, Identities
 from tests.support.nodes import Node, free_port
 from tests.support.processes import rss_bytes
 
@@ -30,6 +32,8 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=5000)
     parser.add_argument("--per-second", type=float, default=250.0, help="how fast they come at first")
     arguments = parser.parse_args()
+    # Each of the clients has a line for each of its links.
+    logging.disable()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with tempfile.TemporaryDirectory(prefix="rp-") as name:
@@ -39,12 +43,12 @@ def main() -> int:
         node.configure({"pipe": {"bind": "127.0.0.1", "port": port}})
         with node:
             node.start("pipe")
-            uvloop.run(_measure(node, Crowd(identities, arguments.clients, port), arguments.per_second))
+            uvloop.run(_measure(node, identities, arguments.clients, port, arguments.per_second))
     return 0
 
 
-async def _measure(node: Node, crowd: Crowd, per_s: float) -> None:
-    count = len(crowd.clients)
+async def _measure(node: Node, identities: Identities, count: int, port: int, per_s: float) -> None:
+    crowd = Crowd(identities, count, port)
     empty = rss_bytes(node.pipe.pid)
     began = time.monotonic()
     await crowd.join(per_s)
@@ -56,7 +60,9 @@ async def _measure(node: Node, crowd: Crowd, per_s: float) -> None:
     share = (cpu_s(node.pipe.pid) - used) / (time.monotonic() - began)
     memory = rss_bytes(node.pipe.pid)
     print(f"memory: {(memory - empty) / count / 1024:.1f} KiB a client, {memory >> 20} MiB in all")
-    print(f"at rest: {share:.1%} of one CPU, with a heartbeat each {HEARTBEAT_S:g} s both ways")
+    print(
+        f"at rest: {share:.1%} of one CPU, with a heartbeat each {Pipe().heartbeat_interval_s:g} s both ways"
+    )
     await _storm(node, crowd, "all links were cut at once", crowd.cut)
     await _storm(node, crowd, "a crash of the daemon", node.pipe.kill)
     await crowd.leave()
@@ -65,7 +71,7 @@ async def _measure(node: Node, crowd: Crowd, per_s: float) -> None:
 async def _storm(node: Node, crowd: Crowd, what: str, do: object) -> None:
     loop = asyncio.get_running_loop()
     for client in crowd.clients:
-        client.failures.clear()
+        client.dialing.reasons.clear()
     at = loop.time()
     do()  # type: ignore[operator]
     if not node.processes["pipe"].alive:
@@ -75,7 +81,7 @@ async def _storm(node: Node, crowd: Crowd, what: str, do: object) -> None:
     down_s = loop.time() - at
     await crowd.wait_back()
     back_s = sorted(client.joined_at - at for client in crowd.clients)
-    reasons = Counter(reason for client in crowd.clients for reason in client.failures)
+    reasons = Counter(reason for client in crowd.clients for reason in client.dialing.reasons)
     dialed = sorted(round(moment - at) for moment in crowd.dialed if moment >= at)
     most = max(dialed.count(second) for second in set(dialed))
     print(

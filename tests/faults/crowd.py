@@ -1,7 +1,4 @@
-"""Very many clients in one process: real TLS, links and sessions, and the daemon's own rule for redialing.
-
-Only what a client daemon has beside its link is left out: sockets, handlers, notices.
-"""
+"""Very many clients in one process: all that a client daemon has but its doors for workers."""
 
 from __future__ import annotations
 
@@ -15,19 +12,17 @@ from cryptography.hazmat.primitives import serialization
 from restpipe_ca import authority
 from restpipe_ca.profiles import Role
 
-from restpipe.protocol import frames
-from restpipe.protocol.connection import Connection, Side
-from restpipe.protocol.frames import Frame, Kind
-from restpipe.protocol.schema_pb2 import ROLE_PIPE
-from restpipe.protocol.session import Session
-from restpipe.transport.backoff import Backoff, Redial
-from restpipe.transport.dialer import dial
-from restpipe.transport.link import Link
+from restpipe.daemon.core import Core
+from restpipe.daemon.dialing import Dialing
+from restpipe.daemon.peers import Peer, PeerTable
+from restpipe.daemon.trust import Sources, Trust
+from restpipe.host.config import Pipe
+from restpipe.host.options import Statsd
+from restpipe.host.stats import CONNECT_NEW, Stats
+from restpipe.transport.certificates import Use
 from restpipe.transport.tls import TlsFiles, client_context
 from tests.support.identities import Identity
 
-HEARTBEAT_S = 5.0
-TIMEOUT_S = 10.0
 BUFFER = 1 << 20
 
 
@@ -69,83 +64,68 @@ def _pem(certificate: object) -> bytes:
     return bytes(certificate.public_bytes(serialization.Encoding.PEM))  # type: ignore[attr-defined]
 
 
+class WatchedDialing(Dialing):
+    """The daemon's own, which also writes down why it failed."""
+
+    reasons: list[str]
+
+    def _report(self, reason: str) -> None:
+        self.reasons.append(reason)
+        super()._report(reason)
+
+
 class Client:
-    """One member of the crowd."""
+    """One member of the crowd. To be made in its loop."""
 
     def __init__(self, files: TlsFiles, port: int, dialed: Callable[[], None]) -> None:
-        self.link: Link | None = None
-        self.failures: list[str] = []
-        self._context = client_context(files)
-        self._port = port
-        self._dialed = dialed
-        self._session: Session | None = None
-        self._backoff = Backoff(0.1, 5.0)
-        self._redial = Redial(self._backoff)
+        pipe = Pipe(servers=(f"127.0.0.1:{port}",), server_name="localhost", session_buffer_bytes=BUFFER)
+        peers, server = PeerTable(1, 1), Peer("server", 1)
+        peers.put(server)
         self.joined_at: float | None = None
         """When its latest link stood, by the loop's clock; None while it has none."""
-        self._over: asyncio.Future[None] | None = None
+        self.core = Core(pipe, peers, server=server, joined=self._joined, left=self._left, present=lambda: ())
+        sources = Sources(files, (), lambda: client_context(files))
+        self.dialing = WatchedDialing(
+            server,
+            self.core.links,
+            Trust(sources, links=self.core.links, peers=peers, use=Use.SERVER),
+            Dials(dialed),
+            pipe,
+            make_connection=self.core.make_connection,
+            failed=lambda attempts, broken_at: None,
+        )
+        self.dialing.reasons = []
 
     @property
     def connected(self) -> bool:
-        return self.link is not None and self.link.connection.session is not None
+        return len(self.core.links) > 0
 
-    async def run(self) -> None:
-        while True:
-            await self._once()
-            if self.joined_at is None:
-                await asyncio.sleep(self._redial.after_failure_s())
-            else:
-                await asyncio.sleep(self._redial.after_link_s(_now() - self.joined_at))
+    def cut(self) -> None:
+        """Without a word."""
+        for link in self.core.links.all():
+            link.abort()
 
-    async def _once(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._over = loop.create_future()
+    def _joined(self, peer: Peer) -> None:
+        self.joined_at = _now()
+
+    def _left(self, peer: Peer, reason: str) -> None:
         self.joined_at = None
-        self._dialed()
-        try:
-            await dial(
-                "127.0.0.1",
-                self._port,
-                self._context,
-                lambda: Link(self._connection(), self, loop),
-                server_name="localhost",
-                timeout_s=TIMEOUT_S,
-            )
-        except OSError as error:
-            self.failures.append(repr(error))
-            return
-        await self._over
 
-    def _connection(self) -> Connection:
-        return Connection(Side.DIALER, heartbeat_s=HEARTBEAT_S, handshake_s=TIMEOUT_S, now=_now())
 
-    # LinkOwner.
+class Dials(Stats):
+    """In place of statsd: tells of each attempt to connect."""
 
-    def link_made(self, link: Link) -> None:
-        link.connection.say_hello(ROLE_PIPE, session=self._session, buffer_size=BUFFER)
+    def __init__(self, dialed: Callable[[], None]) -> None:
+        super().__init__(Statsd(host="", port=0))
+        self._dialed = dialed
 
-    def frames_received(self, link: Link, received: list[Frame]) -> None:
-        for frame in received:
-            if frame.kind == Kind.WELCOME:
-                self.link = link
-                self.joined_at = _now()
-                self._session = link.connection.session
-                self._backoff.reset()
-                if self._session is not None:
-                    self._session.attach(link.wake)
-            elif frame.kind == Kind.TURN:
-                self._redial.take_turn(*frames.decode_turn(frame))
-
-    def link_lost(self, link: Link, reason: str) -> None:
-        self.link = None
-        if link.connection.session is None:
-            self.failures.append(reason)
-        if self._over is not None and not self._over.done():
-            self._over.set_result(None)
+    def tick(self, name: str, n: int = 1) -> None:
+        if name == CONNECT_NEW:
+            self._dialed()
 
 
 class Crowd:
-    """To be entered in a loop; leaves with all its links."""
+    """To be made in a loop; leaves with all its links."""
 
     def __init__(self, identities: Identities, count: int, port: int) -> None:
         self.dialed: list[float] = []
@@ -154,7 +134,7 @@ class Crowd:
             Client(identities.client(number), port, lambda: self.dialed.append(_now()))
             for number in range(count)
         ]
-        self._tasks: list[asyncio.Task[None]] = []
+        self.tasks: list[asyncio.Task[None]] = []
 
     @property
     def connected(self) -> int:
@@ -163,7 +143,7 @@ class Crowd:
     async def join(self, per_s: float) -> None:
         """All of them, so many in a second."""
         for client in self.clients:
-            self._tasks.append(asyncio.create_task(client.run()))
+            self.tasks.append(asyncio.create_task(client.dialing.run()))
             await asyncio.sleep(1 / per_s)
         await self.wait_back()
 
@@ -174,8 +154,7 @@ class Crowd:
     def cut(self) -> None:
         """All links at once, without a word."""
         for client in self.clients:
-            if client.link is not None:
-                client.link.abort()
+            client.cut()
 
     def most_in_a_second(self, since: float) -> int:
         dialed = [at for at in self.dialed if at >= since]
@@ -184,9 +163,9 @@ class Crowd:
         )
 
     async def leave(self) -> None:
-        for task in self._tasks:
+        for task in self.tasks:
             task.cancel()
-        for task in self._tasks:
+        for task in self.tasks:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         self.cut()
