@@ -21,6 +21,10 @@ from restpipe.transport.link import Link
 
 CONFLICT_WAIT_S = 2.0
 """How long the older of two links of one name has to prove that it is alive."""
+SPARE_LINKS = 256
+"""Links beyond `max_clients`, for those who are counted already: who comes back by another way has an older
+link, which nobody knows to be dead yet.
+"""
 
 _log = logging.getLogger(__name__)
 
@@ -56,12 +60,20 @@ class Accepting:
         except Refused as refused:
             self._refuse(link, refused.name, refused.code, str(refused))
             return
-        if len(self._names) >= self.max_clients:
+        if self._is_full(name):
             self._trust.forget(link)
             detail = f"{self.max_clients} clients are connected already"
             self._refuse(link, name, Code.TOO_MANY_LINKS, detail)
             return
         self._names[link] = name
+
+    def _is_full(self, name: str) -> bool:
+        """Whether there is no room for one more link of that name."""
+        beyond = len(self._names) - self.max_clients
+        if beyond < 0:
+            return False
+        peer = self._peers.get(name)
+        return beyond >= SPARE_LINKS or peer is None or self._links.link(peer) is None
 
     def _refuse(self, link: Link, name: str, code: Code, detail: str) -> None:
         who = name or "a client without a name"
@@ -109,6 +121,7 @@ class Accepting:
             return
         older = self._links.link(peer)
         if older is None or _same_session(peer, hello):
+            _check_count(peer, hello)
             self._links.replace(peer, "the same client has connected anew")
             self._accept(link, peer, hello)
         else:
@@ -170,6 +183,12 @@ class Accepting:
         except ProtocolError as error:
             contender.link.close(error.code, error.detail)
         contender.link.wake()
+
+
+def _check_count(peer: Peer, hello: Hello) -> None:
+    """Before the older link makes way: a HELLO that was under way for long may be older still."""
+    if peer.channel is not None and _same_session(peer, hello):
+        peer.channel.session.check_count(hello.received)
 
 
 def _same_session(peer: Peer, hello: Hello) -> bool:

@@ -110,15 +110,22 @@ class Session:
         for _ in range(count - self.acknowledged):
             self.unacknowledged_size -= len(self._unacknowledged.popleft())
 
-    def resume(self, count: int) -> None:
-        """A new connection goes on with this session; the other side has `count` numbered frames already.
+    def check_count(self, count: int) -> None:
+        """Whether the other side can have so many numbered frames.
 
-        `ProtocolError` when that count cannot be: less than it once acknowledged, or more than was sent.
+        `ProtocolError` when not: they are less than it once acknowledged, or more than were sent.
         """
         if not self.acknowledged <= count <= self.sent:
             raise ProtocolError(
                 Code.BAD_FRAME,
                 f"cannot go on after frame {count}: frames {self.acknowledged} to {self.sent} are at hand",
             )
+
+    def resume(self, count: int) -> None:
+        """A new connection goes on with this session; the other side has `count` numbered frames already.
+
+        `ProtocolError` when that count cannot be.
+        """
+        self.check_count(count)
         self.acknowledge(count)
         self._replay = deque(self._unacknowledged)

@@ -293,6 +293,31 @@ def test_a_resume_that_cannot_be_is_refused_and_the_session_kept() -> None:
     run(main())
 
 
+def test_a_stale_greeting_costs_the_good_link_nothing() -> None:
+    """One that was under way so long that the session has gone on meanwhile."""
+
+    async def main() -> None:
+        async with port() as house:
+            caller = await house.join()
+            channel = house.channel("alpha")
+            stale = Session(caller.session.id, BUFFER)
+            sender = Channel(session(), Side.LISTENER)
+            house.router.from_sender(sender, [event(1, "alpha")], 0.0)
+            await caller.got(Kind.EVENT)
+            assert caller.link is not None
+            caller.link.connection.ping(0.0)
+            caller.link.wake()
+            await until(lambda: channel.session.acknowledged == 1)
+            goaway = await (await house.dial(session=stale)).told_to_go()
+            assert goaway.code == Code.BAD_FRAME
+            assert house.online("alpha")
+            assert not caller.lost
+            caller.open(1)
+            await until(lambda: 1 in channel.routes)
+
+    run(main())
+
+
 def test_a_session_belongs_to_its_name() -> None:
     async def main() -> None:
         async with port() as house:
@@ -352,6 +377,32 @@ def test_too_many_clients_are_refused() -> None:
             await beta.leave()
             await until(lambda: not house.online("beta"))
             await house.join("gamma")
+
+    run(main())
+
+
+def test_a_client_that_comes_back_by_another_way_is_not_one_too_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its address has changed: nobody has told the server yet that the older link is dead."""
+
+    async def main() -> None:
+        monkeypatch.setattr(accepting, "SPARE_LINKS", 1)
+        async with port(max_clients=2) as house:
+            first = await house.join("alpha")
+            await house.join("beta")
+            freeze(first)
+            again = await house.join("alpha", session=first.session)
+            assert again.link is not None
+            assert again.link.connection.resumed
+            await first.leave()
+            await until(lambda: len(house.accepting._names) == 2)
+            # Room for it is bounded, too: so many greetings may be missing.
+            link, sock = await linked(house.accepting)
+            with sock:
+                goaway = await (await house.dial("beta")).told_to_go()
+                assert goaway.code == Code.TOO_MANY_LINKS
+                link.abort()
 
     run(main())
 
