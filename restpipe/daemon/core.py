@@ -52,7 +52,7 @@ class Core:
         self._pool.line.limit = pipe.max_waiting
         self.links.session_life_s = pipe.session_life_s
         for link in self.links.all():
-            link.connection.set_heartbeat(pipe.heartbeat_interval_s, now())
+            link.set_heartbeat(pipe.heartbeat_interval_s)
 
     def make_connection(self, side: Side) -> Connection:
         """For a link to another host."""

@@ -119,6 +119,13 @@ class Link(asyncio.Protocol):
         elif self._woken >= GATHER:
             self._write()
 
+    def set_heartbeat(self, heartbeat_s: float) -> None:
+        """Another interval from now on, in all that goes by it."""
+        self.connection.set_heartbeat(heartbeat_s, self.loop.time())
+        sock = self.transport.get_extra_info("socket") if self.transport is not None else None
+        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+            set_socket_options(sock, self.connection.dead_s)
+
     async def wait_written(self) -> None:
         """Returns once all that was queued is written, and taken over where the session is durable.
 
@@ -134,11 +141,12 @@ class Link(asyncio.Protocol):
 
     async def wait_answered(self) -> None:
         """Returns once the other side has read what was put on the transport, and what it sent before it did
-        so has come in; after a while in any case.
+        so has come in; after a while in any case, which is longer where the way is known to be long.
         """
+        patience_s = LAST_WORDS_S + 4 * (self.connection.round_trip_s or 0.0)
         # Twice: the answer to a ping that was under way says nothing of what was written behind it.
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LAST_WORDS_S):
+            async with asyncio.timeout(patience_s):
                 await self._wait_pong()
                 self.connection.ping(self.loop.time())
                 self.wake()

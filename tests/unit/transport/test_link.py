@@ -13,6 +13,7 @@ from restpipe.protocol.frames import FrameDecoder, Kind
 from restpipe.protocol.messages import read_message
 from restpipe.protocol.schema_pb2 import ROLE_PIPE, Goaway, Hello
 from restpipe.protocol.session import Session
+from restpipe.transport import link as links
 from restpipe.transport.link import GATHER, WRITE_AT_ONCE, Link, set_socket_options
 from tests.unit.transport.kit import Recorder, connection, run, until
 
@@ -393,6 +394,44 @@ def test_what_the_other_side_sent_before_it_answered_has_come_in() -> None:
             assert [frame.body for frame in ends.near_owner.frames if frame.kind == Kind.DATA] == [
                 b"crossed on the way"
             ]
+
+    run(main())
+
+
+def test_an_answer_is_waited_for_longer_where_the_way_is_long(monkeypatch: Any) -> None:
+    async def main() -> None:
+        monkeypatch.setattr(links, "LAST_WORDS_S", 0.0)
+        async with joined() as ends:
+            assert ends.far.transport is not None
+            ends.far.transport.pause_reading()
+            ends.near.connection.round_trip_s = 3600.0
+            ends.near.connection.ping(asyncio.get_running_loop().time())
+            waiting = asyncio.create_task(ends.near.wait_answered())
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert not waiting.done()
+            ends.far.transport.resume_reading()
+            await waiting
+            assert ends.near.connection.pinged_at is None
+
+    run(main())
+
+
+def test_another_heartbeat_is_one_for_tcp_too() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            link = Link(connection(Side.DIALER), Recorder(), loop)
+            link.set_heartbeat(7.0)  # nobody there yet
+            await loop.create_connection(lambda: link, *server.getsockname())
+            assert link.transport is not None
+            sock = link.transport.get_extra_info("socket")
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 14_000
+            link.set_heartbeat(3.0)
+            assert link.connection.dead_s == 6.0
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 6_000
+            link.abort()
+            await until(lambda: link.transport is None)
 
     run(main())
 
