@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import socket
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -68,6 +69,7 @@ class KnownClients:
     def __init__(self, directory: Path) -> None:
         self._path = directory / "clients.json"
         self._written: dict[str, str] = {}
+        self._lock = threading.Lock()
 
     def load(self, peers: PeerTable) -> None:
         """Puts those seen before into the table. A file that cannot be read is as good as none."""
@@ -87,18 +89,21 @@ class KnownClients:
 
     def save(self, peers: PeerTable) -> None:
         """Writes what is new, whole or not at all."""
-        known = {peer.name: peer.address for peer in peers if peer.address}
-        if known == self._written:
-            return
-        draft = self._path.with_suffix(".new")
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_text(json.dumps(known))
-            draft.replace(self._path)
-        except OSError as error:
-            _log.error("%s: cannot be written: %s", self._path, error.strerror)
-        else:
-            self._written = known
+        self._write(_addresses(peers))
+
+    def _write(self, known: dict[str, str]) -> None:
+        with self._lock:
+            if known == self._written:
+                return
+            draft = self._path.with_suffix(".new")
+            try:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                draft.write_text(json.dumps(known))
+                draft.replace(self._path)
+            except OSError as error:
+                _log.error("%s: cannot be written: %s", self._path, error.strerror)
+            else:
+                self._written = known
 
     async def run(self, peers: PeerTable, changed: asyncio.Event) -> None:
         """Saves once a second at the most, when something has changed."""
@@ -106,7 +111,12 @@ class KnownClients:
             while True:
                 await changed.wait()
                 changed.clear()
-                self.save(peers)
+                # A disk may take its time, and the daemon's loop has none.
+                await asyncio.to_thread(self._write, _addresses(peers))
                 await asyncio.sleep(1)
         finally:
             self.save(peers)
+
+
+def _addresses(peers: PeerTable) -> dict[str, str]:
+    return {peer.name: peer.address for peer in peers if peer.address}

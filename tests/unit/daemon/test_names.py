@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -245,5 +246,29 @@ def test_changes_are_written_as_they_come_and_at_the_end(tmp_path: Path) -> None
         task.cancel()
         await asyncio.wait((task,))
         assert set(json.loads(path.read_text())) == {"alpha", "beta"}
+
+    run(main())
+
+
+def test_a_slow_disk_holds_up_nobody_and_what_came_last_is_written_last(tmp_path: Path) -> None:
+    async def main() -> None:
+        known, peers, changed = KnownClients(tmp_path), table(), asyncio.Event()
+        written, go, begun = known._write, threading.Event(), threading.Event()
+
+        def slowly(addresses: dict[str, str]) -> None:
+            begun.set()
+            go.wait()
+            written(addresses)
+
+        known._write = slowly  # type: ignore[method-assign]
+        task = asyncio.create_task(known.run(peers, changed))
+        seen(peers, alpha="10.0.0.1")
+        changed.set()
+        await until(begun.is_set)
+        seen(peers, beta="10.0.0.2")
+        go.set()
+        task.cancel()
+        await asyncio.wait((task,))
+        assert set(json.loads((tmp_path / "clients.json").read_text())) == {"alpha", "beta"}
 
     run(main())
