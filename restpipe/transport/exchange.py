@@ -185,14 +185,19 @@ class Exchange:
         """Whether this is the answering side."""
         return self.origin is not None
 
-    def reset(self, code: Code, detail: str = "", delivered: Delivered = Delivered.UNKNOWN) -> None:
-        """Gives the exchange up and tells the other side why. Idempotent."""
+    def reset(self, code: Code, detail: str = "", delivered: Delivered = Delivered.UNKNOWN) -> bool:
+        """Gives the exchange up and tells the other side why. Idempotent.
+
+        True when there is nothing to tell: the other side has never heard of it.
+        """
         if self.closed:
-            return
+            return False
         reset = StreamReset(code, detail, delivered)
-        if not self._session.queue.drop(self._number):
+        never_left = self._session.queue.drop(self._number)
+        if not never_left:
             self._session.send(self._number, encode_reset(self._number, reset))
         self._fail(reset, tell=False)
+        return never_left
 
     def on_reset(self, callback: Callable[[StreamReset], None]) -> None:
         """Has `callback` called once when the other side resets or the link is lost; at once if it has."""

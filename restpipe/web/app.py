@@ -172,15 +172,28 @@ class Events:
         if _log.isEnabledFor(logging.DEBUG):
             _log.debug("event %s: %s %s to %r", call.event_id.hex(), event.verb, event.target, event.to)
         try:
-            reply = await sending.reply()
-            self._statistics.timing(stats.SEND_TIME, sending.age_s)
-            if _log.isEnabledFor(logging.DEBUG):
-                _log.debug("event %s: %s after %.3f s", call.event_id.hex(), _in_short(reply), sending.age_s)
-            await _put_reply(resp, reply, sending, call, wait_s)
+            while not await self._put_answer(resp, sending, call, wait_s):
+                call.allow(sending.remaining_s)
+            sending.settle()
         except asyncio.CancelledError:
             if not call.survive():
                 raise
             raise sending.expire() from None
+
+    async def _put_answer(
+        self, resp: falcon.asgi.Response, sending: Sending, call: Call, wait_s: float
+    ) -> bool:
+        """Whether it is there. If not, it broke off before the caller saw any of it, and another may come."""
+        reply = await sending.reply()
+        self._statistics.timing(stats.SEND_TIME, sending.age_s)
+        if _log.isEnabledFor(logging.DEBUG):
+            _log.debug("event %s: %s after %.3f s", call.event_id.hex(), _in_short(reply), sending.age_s)
+        try:
+            await _put_reply(resp, reply, sending, call, wait_s)
+        except StreamReset as reset:
+            await sending.pause_after(reset)
+            return False
+        return True
 
 
 def _forget_frames(error: BaseException | None) -> None:

@@ -65,24 +65,30 @@ class Sending:
         return self._loop.time() - self._begun
 
     async def reply(self) -> Reply:
-        """The head of the reply. `StreamReset` says what became of the event when there is none."""
+        """The head of the reply. `StreamReset` says what became of the event when there is none.
+
+        Once the reply is on its way to the caller, `settle` must be called.
+        """
         while True:
             try:
                 reply = await self._send()
             except NotConnected:
                 continue
             except StreamReset as reset:
-                await self._pause_after(reset)
+                await self.pause_after(reset)
                 continue
-            self._upload.forget()
             return reply
+
+    def settle(self) -> None:
+        """The event will not be sent again: the caller sees its reply."""
+        self._upload.forget()
 
     async def _send(self) -> Reply:
         if not self._link.connected:
             await self._link.wait_connected()
         start = await self._begin_upload()
         whole = self._upload.complete and len(start) <= MAX_BODY
-        self._event.timeout_ms = max(1, int(self._remaining_s() * 1000))
+        self._event.timeout_ms = max(1, int(self.remaining_s * 1000))
         exchange = self._link.open(self._event, start[:MAX_BODY], end=whole)
         self.exchange = exchange
         self._under_way = True
@@ -118,13 +124,15 @@ class Sending:
         except HungUp:
             exchange.reset(Code.CANCELLED, "the caller hung up while sending the body")
 
-    async def _pause_after(self, reset: StreamReset) -> None:
-        """Returns when the event may be sent again; else raises what the caller is to be told."""
+    async def pause_after(self, reset: StreamReset) -> None:
+        """The latest send came to nothing that the caller has seen. Returns when it may be sent again by
+        `reply`; else raises what the caller is to be told.
+        """
         history = self._history
         self._under_way = False
         history.record(reset, link_lost=not self._link.connected)
         at_hand = self._upload.kept is not None
-        pause = resend.pause_s(history, reset, body_at_hand=at_hand, remaining_s=self._remaining_s())
+        pause = resend.pause_s(history, reset, body_at_hand=at_hand, remaining_s=self.remaining_s)
         if pause is None:
             raise resend.verdict(history, reset)
         _log.debug("event %s: %s; sending it again in %g s", self._event.id.hex(), reset, pause)
@@ -138,16 +146,21 @@ class Sending:
             pump.cancel()
             await asyncio.wait([pump])
 
-    def _remaining_s(self) -> float:
+    @property
+    def remaining_s(self) -> float:
+        """Seconds until the deadline."""
         return self._deadline - self._loop.time()
 
     def expire(self) -> StreamReset:
         """The deadline is here: gives the event up and says what is known of it."""
         history = self._history
-        if self.exchange is not None:
-            self.exchange.reset(Code.DEADLINE, "the web worker's deadline")
+        exchange = self.exchange
+        never_left = exchange is not None and exchange.reset(Code.DEADLINE, "the web worker's deadline")
         if self._under_way:
-            return StreamReset(Code.DEADLINE)
+            detail = "the pipe daemon took nothing until the deadline"
+            if not never_left:
+                return StreamReset(Code.DEADLINE)
+            return resend.verdict(history, StreamReset(Code.UNREACHABLE, detail, Delivered.NO))
         if not history.sends and self._upload.asked and not self._upload.complete:
             return StreamReset(Code.DEADLINE, "the request's body did not come in time", Delivered.NO)
         detail = "this web worker had no link to its pipe daemon until the deadline"

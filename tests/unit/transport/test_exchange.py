@@ -244,9 +244,10 @@ def test_a_reset_overtakes_what_it_makes_pointless() -> None:
 def test_an_event_that_never_left_is_not_reset_but_forgotten() -> None:
     async def main() -> None:
         pair = Pair(b"abc")
-        pair.opener.reset(Code.CANCELLED)
+        assert pair.opener.reset(Code.CANCELLED)
         assert taken(pair.sessions[0]) == []
         assert pair.forgotten == [NUMBER]
+        assert not pair.opener.reset(Code.CANCELLED)
 
     run(main())
 

@@ -457,6 +457,30 @@ def test_a_body_that_is_not_at_hand_any_more_is_not_sent_again(web: WebProcess, 
     assert len(daemon.events) == 1
 
 
+@pytest.mark.parametrize(("verb", "sends", "status"), [("GET", 2, 200), ("PUT", 2, 200), ("POST", 1, 502)])
+def test_a_short_reply_that_breaks_off_behind_its_head_is_as_good_as_none(
+    verb: str, sends: int, status: int, web: WebProcess, daemon: FakeDaemon
+) -> None:
+    """The caller has seen nothing of it."""
+
+    async def answer(event: FakeEvent) -> None:
+        await event.whole_body()
+        if len(daemon.events) > 1:
+            await echo(event)
+            return
+        event.reply(Reply(status=201, body_length=5), b"ab", end=False)
+        event.fail(Code.OUTCOME_UNKNOWN, Delivered.UNKNOWN)
+
+    daemon.answer = answer
+    response = web.request(verb, "/client/a/x", b"b" * 100_000)
+    assert response.status == status
+    assert len(daemon.events) == sends
+    if status == 200:
+        assert response.json["size"] == 100_000
+    else:
+        assert response.json["type"] == "urn:restpipe:problem:outcome-unknown"
+
+
 def test_an_event_that_kills_its_handlers_is_not_sent_for_ever(web: WebProcess, daemon: FakeDaemon) -> None:
     daemon.answer = fails_at_first(9, Code.OUTCOME_UNKNOWN, Delivered.YES)
     response = web.request("GET", "/client/a/x")

@@ -21,6 +21,8 @@ class Exchange:
         self.closed = False
         self.resets: list[Code] = []
         self.written = b""
+        self.waits = False
+        """It has not left this process yet."""
 
     async def reply(self) -> Reply:
         if self.outcome is None:
@@ -33,8 +35,9 @@ class Exchange:
     async def write(self, data: bytes, *, end: bool = False) -> None:
         self.written += data
 
-    def reset(self, code: Code, detail: str = "", delivered: Delivered = Delivered.UNKNOWN) -> None:
+    def reset(self, code: Code, detail: str = "", delivered: Delivered = Delivered.UNKNOWN) -> bool:
         self.resets.append(code)
+        return self.waits
 
 
 class Link:
@@ -164,6 +167,30 @@ def test_an_event_that_never_left_was_not_delivered() -> None:
         waiting.cancel()
         told = life.expire()
         assert (told.code, told.delivered) == (Code.UNREACHABLE, Delivered.NO)
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("earlier", "code", "delivered"),
+    [
+        ((), Code.UNREACHABLE, Delivered.NO),
+        ((StreamReset(Code.OUTCOME_UNKNOWN),), Code.OUTCOME_UNKNOWN, Delivered.UNKNOWN),
+    ],
+)
+def test_an_event_that_the_daemon_never_took_was_not_delivered(
+    earlier: tuple[StreamReset, ...], code: Code, delivered: Delivered
+) -> None:
+    async def main() -> None:
+        link = Link(*earlier, None)
+        life = sending(link, repeatable=True)
+        waiting = asyncio.ensure_future(life.reply())
+        while len(link.opened) <= len(earlier):  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        link.exchanges[-1].waits = True
+        waiting.cancel()
+        told = life.expire()
+        assert (told.code, told.delivered) == (code, delivered)
 
     run(main())
 
