@@ -1,4 +1,4 @@
-"""What the operating system allows this process."""
+"""What the operating system allows this process, and what it allows itself."""
 
 from __future__ import annotations
 
@@ -7,6 +7,23 @@ import logging
 import resource
 
 _log = logging.getLogger(__name__)
+
+
+class Budget:
+    """Bytes that many may hold at once, all together. Belongs to one thread."""
+
+    def __init__(self, size: int) -> None:
+        self.left = size
+
+    def take(self, size: int) -> bool:
+        """Whether there is room for so many more; they are held then until they are given back."""
+        if size > self.left:
+            return False
+        self.left -= size
+        return True
+
+    def give_back(self, size: int) -> None:
+        self.left += size
 
 
 def allow_open_files(needed: int) -> None:

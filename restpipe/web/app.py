@@ -13,6 +13,7 @@ import falcon.asgi
 from restpipe.errors import Code, Delivered, StreamReset
 from restpipe.host import stats
 from restpipe.host.config import Role, Web
+from restpipe.host.limits import Budget
 from restpipe.protocol.schema_pb2 import Reply
 from restpipe.web import events, paths, prefer, replies, resend, responses
 from restpipe.web.call import Call, HttpConnection
@@ -24,6 +25,9 @@ from restpipe.web.upload import Receive, Upload
 
 CALL = "restpipe.call"
 """Key of the ASGI scope: the `Call` under way."""
+
+KEPT_BODIES = 64
+"""Of the largest size that is kept; many more of usual size. What finds no room is sent, but not again."""
 
 _EMPTY_BODY = {"type": "http.request", "body": b"", "more_body": False}
 
@@ -108,6 +112,7 @@ class Events:
         self._statistics = statistics
         self._ids = events.EventIds()
         self._in_flight = 0
+        self._room = Budget(KEPT_BODIES * web.keep_body_bytes)
 
     async def answer(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, **_: object) -> None:
         """Falcon's sink for all paths."""
@@ -163,7 +168,7 @@ class Events:
         sending = call.sending = Sending(
             self._link,
             event,
-            Upload(call.receive, framing, most=web.max_body_bytes, keep=web.keep_body_bytes),
+            Upload(call.receive, framing, most=web.max_body_bytes, keep=web.keep_body_bytes, room=self._room),
             repeatable=request.has_key or event.verb in resend.REPEATABLE,
             deadline=call.allow(wait_s),
             loop=call.loop,

@@ -170,5 +170,6 @@ class Sending:
         """Over, however far it came: a reply that is not whole by now is not wanted any more."""
         if self._pump is not None:
             self._pump.cancel()
+        self._upload.forget()
         if self.exchange is not None:
             self.exchange.reset(Code.CANCELLED, "the caller is gone")

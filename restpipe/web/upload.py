@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from restpipe.host.limits import Budget
 from restpipe.protocol.frames import MAX_BODY
 from restpipe.web.framing import Framing
 
@@ -25,7 +26,11 @@ class Upload:
     `receive` is ASGI's. One reader at a time.
     """
 
-    def __init__(self, receive: Receive, framing: Framing, *, most: int, keep: int) -> None:
+    def __init__(self, receive: Receive, framing: Framing, *, most: int, keep: int, room: Budget) -> None:
+        """At most `most` bytes are read, and at most `keep` kept, as long as all together find `room`.
+
+        `forget` must be called in the end.
+        """
         self.length = framing.length
         """Bytes in all; None when the caller did not say."""
         self.complete = framing.length == 0
@@ -37,6 +42,7 @@ class Upload:
         self._receive = receive
         self._most = most
         self._keep = keep
+        self._room = room
         self._size = 0
 
     async def read(self) -> bytes:
@@ -56,8 +62,8 @@ class Upload:
     def _keep_piece(self, piece: bytes) -> None:
         if self.kept is None:
             return
-        if self._size > self._keep:
-            self.kept = None
+        if self._size > self._keep or not self._room.take(len(piece)):
+            self.forget()
         else:
             self.kept += piece
 
@@ -75,5 +81,7 @@ class Upload:
         return start
 
     def forget(self) -> None:
-        """The event will not be sent again."""
-        self.kept = None
+        """The event will not be sent again. Idempotent."""
+        if self.kept is not None:
+            self._room.give_back(len(self.kept))
+            self.kept = None

@@ -1,4 +1,4 @@
-"""The limit of open files is raised as far as it goes, and what is missing is told."""
+"""The limit of open files is raised as far as it goes, what is missing is told, and bytes are counted."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import resource
 
 import pytest
 
-from restpipe.host.limits import allow_open_files
+from restpipe.host.limits import Budget, allow_open_files
 
 UNLIMITED = resource.RLIM_INFINITY
 
@@ -38,3 +38,14 @@ def test_limits(
     allow_open_files(needed)
     assert limits[-1] == (expected, hard)
     assert ("files may be open at once" in caplog.text) is told
+
+
+def test_a_budget_is_never_overdrawn() -> None:
+    budget = Budget(10)
+    assert budget.take(6)
+    assert not budget.take(5)
+    assert budget.take(4)
+    assert budget.take(0)
+    budget.give_back(6)
+    assert budget.left == 6
+    assert budget.take(5)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from restpipe.errors import Code, Delivered, NotConnected, StreamReset
+from restpipe.host.limits import Budget
 from restpipe.protocol.schema_pb2 import Event, Reply
 from restpipe.web.framing import NO_BODY, Framing
 from restpipe.web.sender import Sending
@@ -62,12 +63,14 @@ class Link:
         return self.exchanges[-1]
 
 
-def sending(link: Link, *, body: bytes = b"", repeatable: bool = False, keep: int = 10**6) -> Sending:
+def sending(
+    link: Link, *, body: bytes = b"", repeatable: bool = False, keep: int = 10**6, room: Budget | None = None
+) -> Sending:
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": body, "more_body": False}
 
     framing = Framing(len(body), False) if body else NO_BODY
-    upload = Upload(receive, framing, most=10**9, keep=keep)
+    upload = Upload(receive, framing, most=10**9, keep=keep, room=room or Budget(10**9))
     deadline = asyncio.get_running_loop().time() + 30
     return Sending(
         link,
@@ -240,13 +243,31 @@ def test_an_announced_body_that_does_not_come() -> None:
             return {"type": "http.disconnect"}
 
         link = Link()
-        upload = Upload(receive, Framing(5, False), most=10, keep=10)
+        upload = Upload(receive, Framing(5, False), most=10, keep=10, room=Budget(10))
         loop = asyncio.get_running_loop()
         life = Sending(link, Event(), upload, repeatable=True, deadline=loop.time() + 30, loop=loop)
         with pytest.raises(StreamReset) as told:
             await life.reply()
         assert (told.value.code, told.value.delivered) == (Code.CANCELLED, Delivered.NO)
         assert not link.opened
+
+    run(main())
+
+
+@pytest.mark.parametrize("settles", [True, False])
+def test_a_body_is_kept_until_the_reply_is_settled_or_all_is_over(settles: bool) -> None:
+    async def main() -> None:
+        room = Budget(10)
+        life = sending(Link(Reply()), body=b"hello", room=room)
+        await life.reply()
+        assert room.left == 5
+        if settles:
+            life.settle()
+        else:
+            life.close()
+        assert room.left == 10
+        life.close()
+        assert room.left == 10
 
     run(main())
 
