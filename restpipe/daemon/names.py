@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
 import socket
@@ -70,6 +71,9 @@ class KnownClients:
         self._path = directory / "clients.json"
         self._written: dict[str, str] = {}
         self._lock = threading.Lock()
+        self._told = itertools.count(1)
+        self._latest = 0
+        """Which telling was written: a thread may come late with an older one."""
 
     def load(self, peers: PeerTable) -> None:
         """Puts those seen before into the table. A file that cannot be read is as good as none."""
@@ -89,10 +93,13 @@ class KnownClients:
 
     def save(self, peers: PeerTable) -> None:
         """Writes what is new, whole or not at all."""
-        self._write(_addresses(peers))
+        self._write(next(self._told), _addresses(peers))
 
-    def _write(self, known: dict[str, str]) -> None:
+    def _write(self, told: int, known: dict[str, str]) -> None:
         with self._lock:
+            if told < self._latest:
+                return
+            self._latest = told
             if known == self._written:
                 return
             draft = self._path.with_suffix(".new")
@@ -112,7 +119,7 @@ class KnownClients:
                 await changed.wait()
                 changed.clear()
                 # A disk may take its time, and the daemon's loop has none.
-                await asyncio.to_thread(self._write, _addresses(peers))
+                await asyncio.to_thread(self._write, next(self._told), _addresses(peers))
                 await asyncio.sleep(1)
         finally:
             self.save(peers)
