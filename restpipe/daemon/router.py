@@ -39,6 +39,7 @@ DEAF = 2 * FULL
 """Times `backlog_bytes`: past it, whoever still opens streams is cut off. Nobody who reads comes so far."""
 
 STOPS = "the daemon stops"
+TOO_MUCH_WAITS = "the events that wait here are too much already"
 
 _log = logging.getLogger(__name__)
 
@@ -47,13 +48,13 @@ class Limits(NamedTuple):
     max_streams: int
     """Events under way with one neighbour."""
     backlog_bytes: int
-    """Bytes that wait to be sent to one peer; past it new events are refused."""
+    """Bytes that wait to be sent to one peer, or with events that wait; past it new events are refused."""
 
 
 class Waiting:
     """What an event needs to go on later."""
 
-    __slots__ = ("deadline", "event", "frame", "held", "held_size", "line", "origin")
+    __slots__ = ("deadline", "event", "frame", "held", "held_size", "line", "origin", "size")
 
     def __init__(self, event: Event, frame: Frame, origin: bytes, now: float) -> None:
         self.event = event
@@ -62,7 +63,17 @@ class Waiting:
         self.deadline = now + event.timeout_ms / 1000
         self.held: list[Frame] = []
         self.held_size = 0
+        self.size = _size(frame)
+        """Bytes of all its frames."""
         self.line: WaitingLine | None = None
+
+    def hold(self, frame: Frame) -> int:
+        """Keeps what follows the event; returns its bytes."""
+        size = _size(frame)
+        self.held.append(frame)
+        self.held_size += size
+        self.size += size
+        return size
 
     def renewed(self, now: float) -> Frame:
         """The EVENT frame with the time that is left of its deadline."""
@@ -72,6 +83,10 @@ class Waiting:
         head = self.event.SerializeToString()
         old = self.frame
         return Frame(old.kind, old.flags, len(head), old.stream, head + old.body)
+
+
+def _size(frame: Frame) -> int:
+    return frames.HEADER_SIZE + len(frame.payload)
 
 
 class Route:
@@ -116,6 +131,8 @@ class Router:
         self._draining = False
         self.debug = False
         """Tell in the log what becomes of each event. May be changed at any time."""
+        self.waiting_size = 0
+        """Bytes of all events that wait, for whomever."""
 
     # Frames.
 
@@ -212,10 +229,11 @@ class Router:
             self._stop_waiting(route, waiting)
             del route.opener.routes[route.opener_number]
             return
-        waiting.held.append(frame)
-        waiting.held_size += frames.HEADER_SIZE + len(frame.payload)
+        self.waiting_size += waiting.hold(frame)
         if waiting.held_size > INITIAL_CREDIT + SLACK:
             self._refuse(route, Code.FLOW_CONTROL, "more was sent than was granted")
+        elif self.waiting_size > FULL * self.limits.backlog_bytes:
+            self._refuse(route, Code.OVERLOADED, TOO_MUCH_WAITS)
 
     # Opening.
 
@@ -236,6 +254,8 @@ class Router:
             self._send_to_peer(route, peer.channel, frame)
             return
         waiting = self._start_waiting(route, Waiting(event, frame, b"", now), now)
+        if waiting is None:
+            return
         if peer is not None:
             self._stand_in_line(route, waiting, peer.line)
         elif event.to:
@@ -259,7 +279,8 @@ class Router:
             self._refuse(route, Code.OVERLOADED, f"{len(line)} events wait for a handler worker already")
             return
         waiting = self._start_waiting(route, Waiting(event, frame, peer.origin, now), now)
-        self._stand_in_line(route, waiting, line)
+        if waiting is not None:
+            self._stand_in_line(route, waiting, line)
 
     def _send_to_peer(self, route: Route, channel: Channel, frame: Frame) -> None:
         if len(channel.routes) >= self.limits.max_streams:
@@ -314,7 +335,12 @@ class Router:
 
     # Waiting.
 
-    def _start_waiting(self, route: Route, waiting: Waiting, now: float) -> Waiting:
+    def _start_waiting(self, route: Route, waiting: Waiting, now: float) -> Waiting | None:
+        """None when there is no room for it: it has been refused."""
+        if self.waiting_size >= self.limits.backlog_bytes:
+            self._refuse(route, Code.OVERLOADED, TOO_MUCH_WAITS)
+            return None
+        self.waiting_size += waiting.size
         route.waiting = waiting
         self.deadlines.add(give_up_at(now, waiting.deadline - now), route)
         return waiting
@@ -332,6 +358,7 @@ class Router:
 
     def _stop_waiting(self, route: Route, waiting: Waiting) -> None:
         route.waiting = None
+        self.waiting_size -= waiting.size
         if waiting.line is not None:
             waiting.line.remove(route)
 

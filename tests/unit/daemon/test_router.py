@@ -346,6 +346,54 @@ def test_what_is_held_while_waiting_is_bounded() -> None:
     assert bench.waiting == 1
 
 
+def test_what_all_that_waits_holds_together_is_bounded() -> None:
+    """For peers that are away and for names that are looked up, with all that follows the events."""
+    bench = Bench(limits=Limits(max_streams=50, backlog_bytes=100_000), max_waiting=40)
+    sender = bench.sender()
+    bench.know("alpha")
+    bench.send(sender, event(1, "alpha", bytes(60_000), end=False), event(3, "host.example", bytes(60_000)))
+    assert taken(sender) == []
+    bench.send(sender, event(5, "alpha"), event(7, "other.example"))
+    assert {why.code for why in resets(taken(sender))} == {Code.OVERLOADED}
+    assert set(sender.routes) == {1, 3}
+    # Who is here already may go on for a while.
+    bench.send(sender, data(1, bytes(50_000)))
+    assert taken(sender) == []
+    bench.send(sender, data(3, bytes(50_000)))
+    why = the_reset(sender)
+    assert (why.code, why.delivered) == (Code.OVERLOADED, Delivered.NO)
+    assert set(sender.routes) == {1}
+
+
+def test_what_waits_no_more_holds_nothing() -> None:
+    bench = Bench(max_waiting=40)
+    sender, other = bench.sender(), bench.sender()
+    bench.know("alpha")
+    worker_less, _ = bench.join("beta")
+
+    def wait(at: Channel, number: int, **how: float) -> None:
+        bench.send(at, event(number, "alpha", bytes(1000), end=False, **how))  # type: ignore[arg-type]
+        bench.send(at, data(number, bytes(500)))
+
+    wait(sender, 1)
+    wait(sender, 3)
+    wait(sender, 5, timeout_s=1.0)
+    wait(other, 1)
+    bench.arrive(worker_less, event(1, body=bytes(1000)))
+    assert bench.router.waiting_size > 7000
+    bench.send(sender, reset(3, StreamReset(Code.CANCELLED)))
+    bench.pass_time(2.0)
+    bench.router.lose(other, "gone", bench.now)
+    bench.worker()
+    bench.join("alpha")
+    assert bench.router.waiting_size == 0
+    wait(sender, 7)
+    bench.send(sender, event(9, "host.example"))
+    bench.lookups["host.example"](frozenset(), bench.now)
+    bench.router.drain()
+    assert bench.waiting == 0
+
+
 def test_a_peer_that_goes_is_sent_no_new_events() -> None:
     bench = Bench()
     sender = bench.sender()
@@ -940,6 +988,8 @@ class RouterMachine(RuleBasedStateMachine):
             bench.pool.line._routes
         )
         assert in_lines <= waiting
+        held = [route.waiting for route in waiting]
+        assert bench.router.waiting_size == sum(one.size for one in held if one is not None)
         for route in waiting - in_lines:
             assert route.waiting is not None
             assert route.waiting.event.to == "host.example"
