@@ -9,7 +9,7 @@ from collections.abc import Callable
 from restpipe.errors import Code, Delivered
 from restpipe.handler.capacity import Capacity
 from restpipe.handler.handling import Handling, Workplace
-from restpipe.handler.incoming import IncomingEvent
+from restpipe.handler.incoming import Bodies, IncomingEvent
 from restpipe.handler.registry import Registry
 from restpipe.handler.threads import ThreadPool
 from restpipe.host.stats import RECEIVE, Stats
@@ -44,7 +44,7 @@ class Dispatcher:
         )
         slots = _AsyncSlots(concurrency, self._async_changed)
         self._pool = ThreadPool(threads, self._loop, self._stuck_changed)
-        self._place = Workplace(registry, self._pool, slots, stats, max_body_bytes)
+        self._place = Workplace(registry, self._pool, slots, stats, Bodies(max_body_bytes))
         self._most = OVERLOAD_FACTOR * (threads + concurrency)
         self._under_way: set[asyncio.Task[None]] = set()
         self.handled = 0

@@ -16,7 +16,7 @@ from restpipe.handler import results
 from restpipe.handler.api import EventError
 from restpipe.handler.context import Context, Deadline
 from restpipe.handler.faults import ends_task
-from restpipe.handler.incoming import IncomingEvent, PostData, receive_body
+from restpipe.handler.incoming import Bodies, IncomingEvent, PostData, receive_body
 from restpipe.handler.registry import Method, Registry, method_name
 from restpipe.handler.results import Answer
 from restpipe.handler.sending import send_answer
@@ -39,7 +39,7 @@ class Workplace(NamedTuple):
     async_slots: AbstractAsyncContextManager[None]
     """Entered for as long as an async method is under way."""
     stats: Stats
-    max_body_bytes: int
+    bodies: Bodies
 
 
 class _EventHeaders:
@@ -109,7 +109,7 @@ class Handling:
             return
         method.check(target.arguments, target.query)
         context = self._make_context(event, target)
-        post_data = await receive_body(self._exchange, method, self._place.max_body_bytes)
+        post_data = await receive_body(self._exchange, method, self._place.bodies)
         _log.debug("%s from %s: %s", context.event_id, context.peer, method.name)
         stats = self._place.stats
         stats.tick(method.tick)
@@ -121,6 +121,7 @@ class Handling:
                 await self._call_plain(method, context, target, post_data)
         finally:
             stats.timing(method.timing, time.perf_counter() - began)
+            self._place.bodies.release(post_data)
 
     def _make_context(self, event: Event, target: Target) -> Context:
         origin = self._exchange.origin

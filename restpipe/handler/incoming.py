@@ -10,7 +10,11 @@ from restpipe.errors import Code, Delivered, StreamReset
 from restpipe.handler.post_data import decode_body, mime_type
 from restpipe.handler.registry import Method
 from restpipe.handler.streaming import AsyncBodyReader, BodyReader
+from restpipe.host.limits import Budget
 from restpipe.protocol.schema_pb2 import Event, Origin, Reply
+
+HELD_BODIES = 16
+"""Of the largest size that is taken, or many more of usual size: what all methods hold at once."""
 
 
 class IncomingEvent(Protocol):
@@ -46,33 +50,52 @@ class PostData(NamedTuple):
         return "" if self.none else mime_type(self.content_type), self.body
 
 
-async def receive_body(exchange: IncomingEvent, method: Method, max_bytes: int) -> PostData:
+class Bodies:
+    """How large a body may be, and all that are held whole together."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.room = Budget(HELD_BODIES * max_bytes)
+
+    def release(self, post_data: PostData) -> None:
+        """To be called once for each body that was received, when its method is through with it."""
+        self.room.give_back(post_data.size)
+
+
+async def receive_body(exchange: IncomingEvent, method: Method, bodies: Bodies) -> PostData:
     """All of the body, or a reader for a method that wants one.
 
-    `StreamReset` when it is too large or breaks off.
+    `StreamReset` when it is too large or breaks off, or when too much is held already.
     """
     event = exchange.event
     content_type = event.content_type
     if not method.streamed:
-        return PostData(content_type, await _read_all(exchange, max_bytes))
+        return PostData(content_type, await _read_all(exchange, bodies))
     none = event.HasField("body_length") and not event.body_length
     if method.is_async:
         return PostData(content_type, AsyncBodyReader(exchange), none)
     return PostData(content_type, BodyReader(exchange, asyncio.get_running_loop()), none)
 
 
-async def _read_all(exchange: IncomingEvent, max_bytes: int) -> bytes:
-    if exchange.event.body_length > max_bytes:
-        raise _too_large(max_bytes)
+async def _read_all(exchange: IncomingEvent, bodies: Bodies) -> bytes:
+    _check_size(exchange.event.body_length, bodies)
     gathered: list[bytes] = []
     size = 0
-    while piece := await exchange.read():
-        size += len(piece)
-        if size > max_bytes:
-            raise _too_large(max_bytes)
-        gathered.append(piece)
+    try:
+        while piece := await exchange.read():
+            _check_size(size + len(piece), bodies)
+            if not bodies.room.take(len(piece)):
+                detail = "the handler worker holds as many bodies as it may"
+                raise StreamReset(Code.OVERLOADED, detail, Delivered.NO)
+            size += len(piece)
+            gathered.append(piece)
+    except BaseException:
+        bodies.room.give_back(size)
+        raise
     return gathered[0] if len(gathered) == 1 else b"".join(gathered)
 
 
-def _too_large(max_bytes: int) -> StreamReset:
-    return StreamReset(Code.BODY_TOO_LARGE, f"the handler takes at most {max_bytes} bytes", Delivered.NO)
+def _check_size(size: int, bodies: Bodies) -> None:
+    if size > bodies.max_bytes:
+        detail = f"the handler takes at most {bodies.max_bytes} bytes"
+        raise StreamReset(Code.BODY_TOO_LARGE, detail, Delivered.NO)
