@@ -346,7 +346,7 @@ class Handlers:
         1, "Handler worker processes that `restpipe run` starts.", low=1, high=256, restart=True
     )
     threads: int = option(32, "Plain methods that run at once in one worker.", low=1, high=1024)
-    concurrency: int = option(256, "Async methods that run at once in one worker.", low=1, high=2**20)
+    concurrency: int = option(1024, "Async methods that run at once in one worker.", low=1, high=2**20)
     max_body_bytes: int = option(
         16 * MIB, "Largest body handed to a method whole; a larger one is answered 413.", unit="bytes", low=0
     )
