@@ -1,0 +1,64 @@
+"""`restpipe run` of both roles with its real children: either start order, a child that dies, Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.support.conditions import wait_for
+from tests.support.identities import Authority
+from tests.support.nodes import Node, Pair
+from tests.support.processes import children, command_line
+
+
+def child(node: Node, part: str) -> int | None:
+    """The process id of this part under `restpipe run`, if there is one."""
+    words = f"-m restpipe {part} {node.role} "
+    found = (pid for pid in children(node.processes["run"].pid) if words in f"{command_line(pid)} ")
+    return next(found, None)
+
+
+def is_replaced(node: Node, part: str, before: int) -> bool:
+    return child(node, part) not in (None, before)
+
+
+def ends(pid: int) -> bool:
+    return not command_line(pid)
+
+
+@pytest.mark.parametrize("first", ["client", "server"])
+def test_either_may_start_first_and_ctrl_c_ends_all_of_it(
+    authority: Authority, folder: Path, first: str
+) -> None:
+    with Pair(folder, authority) as pair:
+        nodes = [pair.client, pair.server] if first == "client" else [pair.server, pair.client]
+        for node in nodes:
+            node.run()
+        pair.wait_up()
+        for node in nodes:
+            run = node.processes["run"]
+            pids = run.pids()
+            run.send(signal.SIGINT)
+            assert run.wait_end() == 0, run.log_text()
+            wait_for(lambda pids=pids: all(map(ends, pids)), f"nothing is left of {pids}")
+            assert not list(node.sockets.iterdir())
+            assert "Traceback" not in run.log_text()
+
+
+def test_a_child_that_is_killed_is_started_again(authority: Authority, folder: Path) -> None:
+    with Pair(folder, authority) as pair:
+        pair.run()
+        for node in (pair.server, pair.client):
+            for part in ("pipe", "web", "handlers"):
+                pid = child(node, part)
+                assert pid is not None
+                os.kill(pid, signal.SIGKILL)
+                wait_for(
+                    lambda node=node, part=part, pid=pid: is_replaced(node, part, pid), f"{part} is back"
+                )
+                node.processes["run"].wait_log(rf"{part} ended \(signal 9, Killed\); starting it again")
+                pair.client.wait_answer("/server/time")
+                pair.server.wait_answer("/client/client-1/time")
