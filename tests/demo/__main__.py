@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.demo.memory import peaks, resident
 from tests.support.identities import Authority
+from tests.support.memory import peaks, resident
 from tests.support.nodes import Node, Pair
 from tests.support.processes import command_line
 
