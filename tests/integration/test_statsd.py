@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import client_of
+from tests.integration.conftest import HANDLERS, client_of
 from tests.support.conditions import wait_for
 from tests.support.identities import Authority
 from tests.support.nodes import Options, Pair, free_port
+from tests.support.processes import descendants
 
 
 @pytest.fixture
@@ -72,6 +73,29 @@ def test_a_dead_statsd_costs_an_event_nothing(authority: Authority, folder: Path
         with client_of(pair.client) as client:
             for _ in range(50):
                 assert client.get("/server/time").status_code == 200
+
+
+def test_a_name_that_is_looked_up_for_ever_holds_up_no_event(authority: Authority, folder: Path) -> None:
+    """Not until it is found, nor until any time has passed: all hang in it, and all answer."""
+    begun = folder / "begun"
+    begun.mkdir()
+    environ = {"SLOW_LOOKUPS": str(begun)} | {
+        f"RP_{role}_USER_CONFIG_MODULE": "slow_lookups" for role in ("SERVER", "CLIENT")
+    }
+    options: Options = {
+        "handlers": {"path": str(HANDLERS)},
+        "statsd": {"host": "statsd.invalid", "port": 8125},
+    }
+    with Pair(folder, authority, options, options, environ) as pair:
+        pair.start()
+        hanging = {pair.client.pipe.pid}
+        for node in (pair.server, pair.client):
+            hanging |= {node.handlers.pid, *descendants(node.web.pid)}
+        wait_for(lambda: {int(path.name) for path in begun.iterdir()} >= hanging, "all hang")
+        with client_of(pair.client) as client, client_of(pair.server) as server:
+            for _ in range(50):
+                assert client.get("/server/time").status_code == 200
+                assert server.get("/client/client-1/time").status_code == 200
 
 
 def test_only_one_of_host_and_port_is_an_error(authority: Authority, folder: Path) -> None:

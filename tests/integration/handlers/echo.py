@@ -123,16 +123,22 @@ class Echo(EventHandler):
             self.cancelled.add(mark)
 
     def get_stuck(self, ctx: Context, post_data: PostData) -> None:
+        ctx.logger.info("hangs")
         threading.Event().wait()
 
     def get_spin(self, ctx: Context, post_data: PostData, seconds: str) -> None:
+        ctx.logger.info("hangs")
         over_at = time.monotonic() + float(seconds)
         while time.monotonic() < over_at:
             pass
 
     async def get_block(self, ctx: Context, post_data: PostData, seconds: str) -> str:
+        ctx.logger.info("hangs")
         time.sleep(float(seconds))  # noqa: ASYNC251 - it is there to do what must not be done
         return "blocked"
+
+    # Not sent again: it does to one worker what it does.
+    post_stuck, post_spin, post_block = get_stuck, get_spin, get_block
 
     def get_exit(self, ctx: Context, post_data: PostData) -> None:
         os._exit(3)
