@@ -1,7 +1,8 @@
 """New code without a gap: on SIGHUP a second process loads it, and takes this one's place once it serves.
 
 The old process goes on answering until the new one is linked to the daemon, then finishes what it has under
-way. Code that cannot be loaded changes nothing but the log.
+way. Code that cannot be loaded, or not in time, changes nothing but the log. A reload that comes while code
+is being loaded is made up for after that: by the old process, or by whoever has taken its place.
 """
 
 from __future__ import annotations
@@ -39,35 +40,79 @@ def is_successor() -> bool:
 
 
 class Renewal:
-    """The old process' side. `listen` in the loop, once."""
+    """The old process' side. `listen` in the loop, once; `close` when it is to end."""
 
-    def __init__(self) -> None:
+    def __init__(self, load_timeout_s: float) -> None:
         self.succeeded = False
         """Another process serves in this one's place."""
+        self._load_timeout_s = load_timeout_s
+        self._asked = False
+        """For newer code than the successor has been started with."""
+        self._successor: subprocess.Popen[bytes] | None = None
         self._trying: asyncio.Task[None] | None = None
+        self._closed = False
 
     def listen(self) -> None:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, self._begin)
         loop.add_signal_handler(_SUCCEEDED, self._end)
 
+    def close(self) -> None:
+        """Nobody takes this process' place any more, unless somebody has."""
+        self._closed = True
+        if self._trying is not None and not self.succeeded:
+            self._trying.cancel()
+            self._kill()
+
     def _begin(self) -> None:
-        if self._trying is None and not self.succeeded:
-            self._trying = asyncio.get_running_loop().create_task(self._try())
+        if self.succeeded:
+            self._pass_on()
+        elif not self._closed:
+            self._asked = True
+            if self._trying is None:
+                self._trying = asyncio.get_running_loop().create_task(self._try())
+            else:
+                _log.info("new code is being loaded already; then it is loaded once more")
 
     async def _try(self) -> None:
+        while self._asked:
+            self._asked = False
+            reason = await self._fail()
+            _log.error("the new code is not used, the old goes on: %s", reason)
+        self._trying = None
+
+    async def _fail(self) -> str:
+        """Starts a successor; why it has failed. Cancelled when it has not."""
         environ = os.environ | {PREDECESSOR: str(os.getpid())}
         environ.pop("WATCHDOG_PID", None)
         # Not asyncio's subprocess: that one would be killed with this loop's end.
-        successor = subprocess.Popen([sys.executable, *sys.orig_argv[1:]], env=environ)  # noqa: ASYNC220, S603
-        while successor.poll() is None:  # noqa: ASYNC110 - no child watcher, as above
-            await asyncio.sleep(_POLL_S)
-        self._trying = None
-        _log.error("the new code is not used, the old goes on: it ended with status %d", successor.returncode)
+        self._successor = subprocess.Popen([sys.executable, *sys.orig_argv[1:]], env=environ)  # noqa: ASYNC220, S603
+        try:
+            async with asyncio.timeout(self._load_timeout_s):
+                while self._successor.poll() is None:  # noqa: ASYNC110 - no child watcher, as above
+                    await asyncio.sleep(_POLL_S)
+        except TimeoutError:
+            self._kill()
+            return f"it was not ready within {self._load_timeout_s:g} s"
+        return f"it ended with status {self._successor.returncode}"
+
+    def _kill(self) -> None:
+        if self._successor is not None:
+            self._successor.kill()
+            self._successor.wait()
+
+    def _pass_on(self) -> None:
+        """The code has changed since the successor was started."""
+        if self._successor is not None:
+            self._successor.send_signal(signal.SIGHUP)
 
     def _end(self) -> None:
+        # None tries: it was given up in the very moment when it was ready.
+        if self._trying is None or self._closed:
+            return
         self.succeeded = True
-        if self._trying is not None:
-            self._trying.cancel()
+        self._trying.cancel()
+        if self._asked:
+            self._pass_on()
         # From here on as if the service manager had asked.
         os.kill(os.getpid(), signal.SIGTERM)

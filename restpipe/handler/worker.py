@@ -100,7 +100,7 @@ class Worker:
         self._listeners = listeners
         self._registry = Registry.of(handler)
         self._notifier = notifier or Notifier()
-        self._renewal = Renewal()
+        self._renewal = Renewal(config.handlers.load_timeout_s)
 
     async def run(self) -> None:
         """Answers events until cancelled; then drains."""
@@ -130,6 +130,7 @@ class Worker:
                     await self._serve(link)
                 await self._stop_hook(dispatcher)
             finally:
+                self._renewal.close()
                 await dispatcher.close()
 
     async def _serve(self, link: DaemonLink) -> None:
@@ -143,6 +144,7 @@ class Worker:
             except asyncio.CancelledError:
                 _log.info("stopping")
             finally:
+                self._renewal.close()
                 if not self._renewal.succeeded:
                     self._notifier.stopping()
                 await link.drain(FINISH_S if self._renewal.succeeded else self._config.pipe.drain_timeout_s)

@@ -350,6 +350,13 @@ class Handlers:
     max_body_bytes: int = option(
         16 * MIB, "Largest body handed to a method whole; a larger one is answered 413.", unit="bytes", low=0
     )
+    load_timeout_s: float = option(
+        300.0,
+        "How long new code may take to load on a reload; then the old goes on.",
+        unit="s",
+        low=0.05,
+        high=86_400,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,6 +31,14 @@ class Code(EventHandler):
             time.sleep(0.01)
         return {version}
 """
+SLOW_TO_LOAD = """
+
+    def start_hook(self):
+        with open({loading!r}, "w") as file:
+            file.write(str(os.getpid()))
+        while not os.path.exists({until!r}):
+            time.sleep(0.01)
+"""
 
 
 @pytest.fixture
@@ -90,3 +98,103 @@ def test_code_that_cannot_be_loaded_changes_nothing(pair: Pair, folder: Path) ->
     pair.server.handlers.wait_log("the old goes on")
     with client_of(pair.client) as http:
         assert http.get("/server/version").json() == 1
+
+
+class Slow:
+    """Version 2, which is ready once `loaded` is called, and no sooner."""
+
+    def __init__(self, folder: Path) -> None:
+        self._loading, self._until = folder / "loading", folder / "until"
+        more = SLOW_TO_LOAD.format(loading=str(self._loading), until=str(self._until))
+        (folder / "versions.py").write_text(CODE.format(version=2) + more)
+
+    def wait_loading(self) -> int:
+        """The number of the process that loads it."""
+        return int(wait_for(lambda: self._loading.exists() and self._loading.read_text(), "it to be loading"))
+
+    def loaded(self) -> None:
+        self._until.touch()
+
+
+def limit_handlers(pair: Pair, *, load_timeout_s: float) -> None:
+    pair.server.configure({"handlers": {"load_timeout_s": load_timeout_s}})
+    pair.server.start("handlers")
+
+
+def wait_version(pair: Pair, version: int) -> None:
+    with client_of(pair.client) as http:
+
+        def answers() -> bool:
+            response = http.get("/server/version")
+            assert response.status_code == 200, response.text
+            return bool(response.json() == version)
+
+        wait_for(answers, f"version {version}\n{pair.server.handlers.log_text()}")
+
+
+def test_a_reload_that_comes_while_another_loads_is_not_lost(pair: Pair, folder: Path) -> None:
+    slow = Slow(folder)
+    handlers = pair.server.handlers
+    handlers.send(signal.SIGHUP)
+    slow.wait_loading()
+    (folder / "versions.py").write_text(CODE.format(version=3))
+    handlers.send(signal.SIGHUP)
+    slow.loaded()
+    wait_version(pair, 3)
+    assert handlers.wait_end() == 0
+
+
+def test_a_reload_reaches_whoever_has_taken_the_place(pair: Pair, folder: Path) -> None:
+    """The old process has not finished yet, and is the one that is signalled."""
+    started, go = folder / "started", folder / "go"
+
+    def ask() -> None:
+        with client_of(pair.client) as http:
+            http.get(f"/server/slow//{str(started).replace('/', '%2F')}/{str(go).replace('/', '%2F')}")
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        wait_for(started.exists, "the slow event to be under way")
+        for version in (2, 3, 4):
+            (folder / "versions.py").write_text(CODE.format(version=version))
+            pair.server.handlers.send(signal.SIGHUP)
+            wait_version(pair, version)
+        assert pair.server.handlers.alive
+    finally:
+        go.touch()
+        asking.join(30)
+    assert pair.server.handlers.wait_end() == 0
+
+
+def test_code_that_never_loads_is_given_up_and_the_next_is_tried(pair: Pair, folder: Path) -> None:
+    limit_handlers(pair, load_timeout_s=5.0)
+    slow = Slow(folder)
+    handlers = pair.server.handlers
+    handlers.send(signal.SIGHUP)
+    loading = slow.wait_loading()
+    handlers.wait_log("the old goes on: it was not ready within 5 s")
+    wait_for(lambda: loading not in handlers.pids(), "it to be gone")
+    wait_version(pair, 1)
+    (folder / "versions.py").write_text(CODE.format(version=3))
+    handlers.send(signal.SIGHUP)
+    wait_version(pair, 3)
+
+
+def test_new_code_does_not_wait_for_an_absent_daemon_for_ever(pair: Pair, folder: Path) -> None:
+    limit_handlers(pair, load_timeout_s=1.0)
+    pair.server.stop("pipe")
+    (folder / "versions.py").write_text(CODE.format(version=2))
+    pair.server.handlers.send(signal.SIGHUP)
+    pair.server.handlers.wait_log("the old goes on: it was not ready within 1 s")
+    pair.server.start("pipe")
+    wait_version(pair, 1)
+
+
+def test_a_stop_ends_what_is_still_loading(pair: Pair, folder: Path) -> None:
+    slow = Slow(folder)
+    pair.server.handlers.send(signal.SIGHUP)
+    loading = slow.wait_loading()
+    pair.server.handlers.send(signal.SIGTERM)
+    assert pair.server.handlers.wait_end() == 0
+    wait_for(lambda: not Path(f"/proc/{loading}").exists(), "it to be gone, too")
