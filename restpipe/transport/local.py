@@ -130,6 +130,9 @@ class DaemonLink:
                     # Events that crossed the word on their way are told to go elsewhere.
                     await link.wait_answered()
                 await self._until_idle(link)
+                if self._on_event is not None:
+                    # A daemon that writes to a link that is closed never reads the last replies in it.
+                    await link.wait_answered()
         except TimeoutError:
             _log.warning("%d events were still under way after %g s", len(self._exchanges), timeout_s)
         link.close(Code.SHUTDOWN, "the worker stops")

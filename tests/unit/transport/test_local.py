@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import restpipe.transport.link
 from restpipe.errors import Code, Delivered, NotConnected, StreamReset
 from restpipe.protocol import frames
 from restpipe.protocol.connection import Side, new_session_id
@@ -501,6 +502,34 @@ def test_draining_writes_a_reply_to_its_end_even_if_the_daemon_reads_slowly(tmp_
             await until(lambda: daemon.owner.lost)
             body = b"".join(frame.body for frame in daemon.owner.frames if frame.kind == Kind.DATA)
             assert len(body) == 14 * MAX_BODY
+
+    run(main())
+
+
+def test_draining_hears_that_the_last_reply_has_been_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the daemon writes to a link that is closed already would keep it from reading what is in there."""
+    monkeypatch.setattr(restpipe.transport.link, "POLL_S", 0.0)
+
+    async def main() -> None:
+        exchanges: list[Exchange] = []
+        async with worker(tmp_path, ROLE_HANDLER, on_event=exchanges.append) as (link, daemon):
+            daemon.event(2)
+            await until(handed(exchanges))
+            draining = asyncio.create_task(link.drain(PATIENT))
+            await until(lambda: link._idle._waiters)  # type: ignore[attr-defined]
+            assert daemon.link.transport is not None
+            daemon.link.transport.pause_reading()
+            exchanges[0].start_reply(Reply(), b"last", end=True)
+            for _ in range(50):
+                await asyncio.sleep(0)
+            daemon.say(Kind.NOTICE, Notice().SerializeToString())
+            await asyncio.sleep(0)
+            daemon.link.transport.resume_reading()
+            (frame,) = await daemon.frames(Kind.REPLY)
+            assert frame.body == b"last"
+            await draining
 
     run(main())
 
