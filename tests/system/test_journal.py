@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
 from tests.support.conditions import wait_for
+from tests.system.journal import cursor, entries, since
 from tests.system.machines import Machine
 
 FLAPS = 300
@@ -19,12 +18,6 @@ for number in range({flaps}):
     with socket.create_connection(("pipe", 1234), 60) as sock, context.wrap_socket(sock) as link:
         link.send(b"nonsense" * (number % 2))
 """
-
-
-def entries(machine: Machine, arguments: str) -> list[dict[str, str]]:
-    return [
-        json.loads(line) for line in machine.run(f"journalctl --no-pager -o json {arguments}").splitlines()
-    ]
 
 
 def test_the_journal_knows_the_peer(joined: tuple[Machine, Machine]) -> None:
@@ -73,12 +66,11 @@ def test_a_client_that_is_refused_is_told_of_now_and_then(joined: tuple[Machine,
 
 def test_a_start_in_good_order_warns_of_nothing(joined: tuple[Machine, Machine]) -> None:
     for machine, role in zip(joined, ("server", "client"), strict=True):
-        machine.run("journalctl --sync")
-        cursor = machine.run("journalctl --no-pager -n 0 --show-cursor").split("cursor: ")[1].strip()
+        start = cursor(machine)
         machine.run(f"systemctl restart restpipe-{role}")
         joined[0].wait_answer("server", "/client/web1/time")
         machine.run("journalctl --sync")
-        said = entries(machine, f"--after-cursor={cursor!r} -u 'restpipe-{role}*'")
+        said = since(machine, start, f"restpipe-{role}*")
         # Of ours: the manager has its own worries in a container.
         ours = [entry for entry in said if entry["SYSLOG_IDENTIFIER"].startswith("restpipe")]
         assert ours
