@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.processes import CHECKOUT
 from tests.system.inside import Inside, set_up
+from tests.system.ledger import keep_ledgers
 from tests.system.machines import SUITES, Image, Machine, booted, copy_checkout, have_own_mounts, missing
 from tests.system.walkthrough import join
 
@@ -61,6 +62,13 @@ def joined(machines: list[Machine]) -> tuple[Machine, Machine]:
     server, client = machines
     join(server, client)
     return server, client
+
+
+@pytest.fixture(scope="session")
+def ledger(joined: tuple[Machine, Machine]) -> tuple[Machine, Machine]:
+    """The same with a ledger kept on both."""
+    keep_ledgers(*joined)
+    return joined
 
 
 @pytest.fixture(scope="session")

@@ -8,25 +8,16 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.conditions import wait_for
-from tests.system.ledger import CONFIG, Load, keep_ledger
+from tests.system.journal import cursor, lines_since
+from tests.system.ledger import Load, config
 from tests.system.machines import Machine
-
-
-@pytest.fixture(scope="module")
-def ledger(joined: tuple[Machine, Machine]) -> tuple[Machine, Machine]:
-    server, client = joined
-    keep_ledger(server)
-    client.wait_answer("client", "/server/entry")
-    # All parts of it: what only just starts is not reloaded.
-    server.wait_answer("server", "/client/web1/time")
-    return server, client
 
 
 @pytest.fixture
 def configuration(ledger: tuple[Machine, Machine]) -> Iterator[Machine]:
     server, _client = ledger
     yield server
-    server.put("/etc/restpipe/server.toml", CONFIG)
+    server.put("/etc/restpipe/server.toml", config("server"))
     server.run("systemctl reload restpipe-server")
 
 
@@ -53,7 +44,7 @@ def test_a_reload_takes_up_the_file(ledger: tuple[Machine, Machine], configurati
     server, client = ledger
     before = pids(server, "server")
     with Load(client, server) as load:
-        server.put("/etc/restpipe/server.toml", CONFIG + OTHER)
+        server.put("/etc/restpipe/server.toml", config("server") + OTHER)
         server.run("systemctl reload restpipe-server")
         wait_for(lambda: posted(server) == 413, "the new limit of web workers", 60)
         load.go_on()
@@ -61,7 +52,7 @@ def test_a_reload_takes_up_the_file(ledger: tuple[Machine, Machine], configurati
     assert pids(server, "server") == before
     told = server.journal("-u restpipe-server-pipe")
     assert "changed, but in force only after a restart: pipe.port" in told
-    server.put("/etc/restpipe/server.toml", CONFIG)
+    server.put("/etc/restpipe/server.toml", config("server"))
     server.run("systemctl reload restpipe-server")
     wait_for(lambda: posted(server) != 413, "the old limit again", 60)
 
@@ -76,7 +67,7 @@ def test_a_file_that_cannot_be_used_is_refused_and_the_old_goes_on(
     server, client = ledger
     before = pids(server, "server")
     with Load(client, server) as load:
-        server.put("/etc/restpipe/server.toml", CONFIG + "\n[web]\nwait_s = 'soon'\n")
+        server.put("/etc/restpipe/server.toml", config("server") + "\n[web]\nwait_s = 'soon'\n")
         done = server.try_run("systemctl reload restpipe-server")
         assert done.returncode != 0
         load.go_on()
@@ -88,6 +79,17 @@ def test_a_file_that_cannot_be_used_is_refused_and_the_old_goes_on(
             f"{unit} to say so",
         )
         assert server.show(unit, "ActiveState") == "active"
+
+
+SERIAL = """
+import socket, ssl
+folder = "/var/lib/restpipe/client/"
+context = ssl.create_default_context(cafile=folder + "ca.pem")
+context.load_cert_chain(folder + "certificate.pem", folder + "key.pem")
+with socket.create_connection(("pipe", 1234), 60) as sock:
+    with context.wrap_socket(sock, server_hostname="pipe") as link:
+        print(link.getpeercert()["serialNumber"])
+"""
 
 
 @pytest.mark.parametrize("role", ["client", "server"])
@@ -102,9 +104,10 @@ def test_a_renewed_identity_is_taken_up_under_load(ledger: tuple[Machine, Machin
         server.run(f"cd /root && restpipe-ca renew {which} {shown['name']} --out renewed.bundle")
         bundle = server.run("cat /root/renewed.bundle && rm /root/renewed.bundle")
         machine.put("/root/renewed.bundle", bundle)
+        start = cursor(machine)
         machine.run("cd /root && restpipe identity install renewed.bundle && rm renewed.bundle")
         wait_for(
-            lambda: "revocation lists reloaded" in machine.journal(f"-u restpipe-{role}-pipe"),
+            lambda: "revocation lists reloaded" in lines_since(machine, start, f"restpipe-{role}-pipe"),
             "the daemon to take it up",
         )
         load.go_on()
@@ -113,9 +116,28 @@ def test_a_renewed_identity_is_taken_up_under_load(ledger: tuple[Machine, Machin
         other = "client" if role == "server" else "server"
         (client if role == "server" else server).run(f"systemctl restart restpipe-{other}-pipe")
         load.go_on()
-    assert not load.unknown, load
+        assert identity(machine, role)["serial"] != shown["serial"]
+        start = cursor(server)
+        shows_its_new_one(ledger, role, shown["serial"], identity(machine, role)["serial"])
+        load.go_on()
+        assert "is revoked" not in lines_since(server, start, "restpipe-server-pipe")
     assert pids(machine, role) == before
-    assert identity(machine, role)["serial"] != shown["serial"]
+
+
+def shows_its_new_one(ledger: tuple[Machine, Machine], role: str, old: str, new: str) -> None:
+    """On the wire: a server to whoever connects; a client's link outlives the revocation of its old one."""
+    server, client = ledger
+    if role == "server":
+        assert int(client.run(f"python3 -c '{SERIAL}'"), 16) == int(new.replace(":", ""), 16)
+        return
+    start = cursor(server)
+    server.run(f"restpipe-ca revoke {client.name} --serial {old}")
+    wait_for(
+        lambda: (
+            "the revocation list has been read anew" in lines_since(server, start, "restpipe-server-pipe")
+        ),
+        "the old certificate to be revoked",
+    )
 
 
 def identity(machine: Machine, role: str) -> dict[str, str]:

@@ -9,18 +9,24 @@ import time
 import pytest
 
 from tests.support.conditions import wait_for
-from tests.system.ledger import CODE, Load, keep_ledger
+from tests.system.ledger import CODE, Load
 from tests.system.machines import Machine
 
 PARTS = ("pipe", "web", "handlers@1")
-
-
-@pytest.fixture(scope="module")
-def ledger(joined: tuple[Machine, Machine]) -> tuple[Machine, Machine]:
-    server, client = joined
-    keep_ledger(server)
-    client.wait_answer("client", "/server/entry")
-    return server, client
+KNOCK = """
+import os, socket, time
+knocks = failed = 0
+while os.path.exists("/run/knocking"):
+    with socket.socket() as knock:
+        knock.settimeout(15)
+        try:
+            knock.connect(("127.0.0.1", 1234))
+            knocks += 1
+        except OSError:
+            failed += 1
+    time.sleep(0.02)
+print(knocks, failed)
+"""
 
 
 @pytest.mark.parametrize(("role", "unit"), [("server", part) for part in PARTS] + [("client", "pipe")])
@@ -82,22 +88,33 @@ def test_no_connect_is_refused_meanwhile(ledger: tuple[Machine, Machine]) -> Non
 
     knocking = threading.Thread(target=knock)
     knocking.start()
-    # At the pipe's port, from the inside: one line at the end.
-    port = (
-        'python3 -c "import socket,time\nbad=0\nend=time.time()+12\nwhile time.time()<end:\n'
-        " s=socket.socket(); s.settimeout(15)\n try: s.connect(('127.0.0.1',1234))\n"
-        ' except OSError: bad+=1\n s.close(); time.sleep(.02)\nprint(bad)"'
-    )
+    # At the pipe's port, from the inside, until told to stop; one line at the end.
+    server.put("/run/knocking", "")
     answer: list[str] = []
-    asking = threading.Thread(target=lambda: answer.append(server.run(port)))
+    asking = threading.Thread(target=lambda: answer.append(server.run(f"python3 -c '{KNOCK}'")))
     asking.start()
-    server.run("systemctl restart restpipe-server-pipe")
-    server.run("systemctl kill --kill-whom=main --signal=KILL restpipe-server-pipe")
-    server.run("sleep 2; systemctl restart restpipe-server")
-    asking.join(60)
-    stop.set()
-    knocking.join(60)
-    assert answer == ["0\n"]
+    try:
+        for how in (
+            "restart restpipe-server-pipe",
+            "kill --kill-whom=main --signal=KILL restpipe-server-pipe",
+            "restart restpipe-server",
+        ):
+            before = server.main_pid("restpipe-server-pipe")
+            server.run(f"systemctl {how}")
+            wait_for(
+                lambda: server.main_pid("restpipe-server-pipe") not in (0, before),  # noqa: B023
+                f"another daemon after {how}",
+            )
+            server.wait_answer("server", "/client/web1/entry")
+    finally:
+        server.run("rm /run/knocking")
+        asking.join(60)
+        stop.set()
+        knocking.join(60)
+    (told,) = answer
+    knocks, failed = told.split()
+    assert failed == "0"
+    assert int(knocks) > 100
     assert not refused
     assert connects > 100
 
@@ -120,8 +137,8 @@ def test_new_code_with_no_failed_request(ledger: tuple[Machine, Machine]) -> Non
     with Load(client, server) as load:
         server.put("/srv/ledger/ledger.py", CODE.replace("VERSION = 1", "VERSION = 2"))
         server.run("systemctl reload restpipe-server-handlers@1")
-        wait_for(lambda: load.versions[2] > 20, f"answers of the new code\n{load}", 60)
-    assert load.versions[1]
+        wait_for(lambda: load.to_server.versions[2] > 20, f"answers of the new code\n{load}", 60)
+    assert load.to_server.versions[1]
     assert not load.unknown, load
     assert not load.refused, load
     assert server.show("restpipe-server-handlers@1", "NRestarts") == "0"
