@@ -5,9 +5,15 @@ from __future__ import annotations
 import pytest
 
 from tests.system.machines import Machine
-from tests.system.walkthrough import FOUR, ask
+from tests.system.walkthrough import ask
 
 THRESHOLDS = {"pipe": 12, "web": 9, "handlers@1": 9}
+GIB = 1 << 30
+LIMITS = {
+    "pipe": {"MemoryMax": 2 * GIB, "TasksMax": 128, "LimitNOFILE": 65536},
+    "web": {"MemoryMax": GIB, "TasksMax": 512, "LimitNOFILE": 65536},
+    "handlers@1": {"MemoryMax": 2 * GIB, "TasksMax": 1024, "LimitNOFILE": 65536},
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -20,12 +26,19 @@ def test_members_of_the_group_may_curl_and_others_may_not(joined: tuple[Machine,
     server, client = joined
     # A client never seen yet is 404, and starting a role does not wait for its first connection.
     server.wait_answer("server", "/client/web1/time")
-    assert "time_from_client" in ask(server, "server", "/client/web1/time", user="app")
-    for role, target, _key in FOUR[:1]:
-        done = client.try_run(
-            f"curl -sS --unix-socket /run/restpipe-{role}/web.sock http://localhost{target}", user="stranger"
-        )
+    for machine, role, target, key in (
+        (server, "server", "/client/web1/time", "time_from_client"),
+        (client, "client", "/server/time", "time_from_server"),
+    ):
+        assert key in ask(machine, role, target, user="app")
+        path = f"/run/restpipe-{role}/web.sock"
+        done = machine.try_run(f"curl -sS --unix-socket {path} http://localhost{target}", user="stranger")
         assert done.returncode == 7, done
+        assert "PermissionError" in machine.try_run(connecting_to(path), user="stranger").stderr
+
+
+def connecting_to(path: str) -> str:
+    return f"python3 -c \"import socket; socket.socket(socket.AF_UNIX).connect('{path}')\""
 
 
 @pytest.mark.parametrize("user", ["app", "restpipe-web", "restpipe-handlers", "stranger"])
@@ -44,9 +57,7 @@ def test_a_key_is_the_daemons_alone(joined: tuple[Machine, Machine], user: str) 
 def test_each_part_reaches_its_own_socket_only(
     joined: tuple[Machine, Machine], user: str, socket: str
 ) -> None:
-    path = f"/run/restpipe-server/{socket}.sock"
-    probe = f"python3 -c \"import socket; socket.socket(socket.AF_UNIX).connect('{path}')\""
-    done = joined[0].try_run(probe, user=user)
+    done = joined[0].try_run(connecting_to(f"/run/restpipe-server/{socket}.sock"), user=user)
     assert "PermissionError" in done.stderr
 
 
@@ -57,6 +68,25 @@ def test_hardening(joined: tuple[Machine, Machine], role: str, part: str) -> Non
     unit = f"restpipe-{role}-{part}.service"
     done = machine.try_run(f"systemd-analyze security --no-pager --threshold={THRESHOLDS[part]} {unit}")
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("role", ["server", "client"])
+@pytest.mark.parametrize("part", list(LIMITS))
+def test_resource_limits(joined: tuple[Machine, Machine], role: str, part: str) -> None:
+    """As the manager has read them; of those that hold without its groups, what a process has."""
+    machine = joined[role == "client"]
+    unit = f"restpipe-{role}-{part}"
+    assert {name: int(machine.show(unit, name)) for name in LIMITS[part]} == LIMITS[part]
+    # Unless the whole machine has less: a container has no say over that.
+    most = min(LIMITS[part]["LimitNOFILE"], open_files(machine, 1))
+    assert open_files(machine, machine.main_pid(unit)) == most
+    # Of web workers one is killed, and gunicorn starts another.
+    assert machine.show(unit, "OOMPolicy") == ("continue" if part == "web" else "stop")
+
+
+def open_files(machine: Machine, pid: int) -> int:
+    """How many a process may have at most."""
+    return int(machine.run(f"grep '^Max open files' /proc/{pid}/limits").split()[4])
 
 
 def test_four_users(joined: tuple[Machine, Machine]) -> None:
