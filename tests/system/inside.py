@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.integration.conftest import HANDLERS
+from tests.support.conditions import TIMEOUT_S, wait_for
 from tests.support.http import Http
+from tests.support.identities import Identity
+from tests.system.journal import cursor, lines_since
 from tests.system.machines import Machine
 
 FOLDER = "/srv/inside"
@@ -49,22 +56,81 @@ port = "{port}"
 """
 
 
+class Daemon:
+    """What the tests use of a process: its unit's journal, from a moment on."""
+
+    def __init__(self, machine: Machine, unit: str) -> None:
+        self._machine = machine
+        self._unit = unit
+        self._start = cursor(machine)
+
+    def log_text(self) -> str:
+        return lines_since(self._machine, self._start, self._unit)
+
+    def wait_log(self, pattern: str, timeout_s: float = TIMEOUT_S) -> re.Match[str]:
+        try:
+            return wait_for(
+                lambda: re.search(pattern, self.log_text(), re.MULTILINE), f"/{pattern}/", timeout_s
+            )
+        except AssertionError as error:
+            raise AssertionError(f"{self._unit}: {error}; its journal:\n{self.log_text()}") from None
+
+
+class Authority:
+    """The one that the server made at its first start, on the machine."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+
+    @property
+    def folder(self) -> Path:
+        return self._machine.file("/var/lib/restpipe/ca")
+
+    def client(self, name: str = "client-1") -> Identity:
+        directory = f"/srv/identities/{name}"
+        if name == "client-1":
+            directory = "/var/lib/restpipe/client"
+        elif not self._machine.file(directory).exists():
+            self._machine.run("mkdir -p /srv/identities")
+            self.run("issue", name, "--pem-directory", directory)
+        return Identity(name, self._machine.file(directory))
+
+    def run(self, *arguments: str) -> str:
+        return self._machine.run(f"restpipe-ca {' '.join(arguments)}")
+
+
 @dataclass(frozen=True)
 class Side:
     """What the tests use of a node."""
 
     sockets: Path
     http: Http
+    pipe: Daemon
 
 
 @dataclass(frozen=True)
 class Inside:
-    """What they use of a pair."""
+    """What they use of a pair. It runs when they begin, and goes on when they end."""
 
     machine: Machine
     server: Side
     client: Side
+    authority: Authority
     client_name: str = "client-1"
+    port: int = 1234
+
+    def start(self) -> Inside:
+        """The server's daemon anew, with all that it finds; returns when both are answered."""
+        self.machine.run("systemctl restart restpipe-server-pipe")
+        self.machine.wait_answer("client", "/server/time")
+        self.machine.wait_answer("server", f"/client/{self.client_name}/time")
+        return self
+
+    def __enter__(self) -> Inside:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
 
 
 def set_up(machine: Machine) -> Inside:
@@ -79,7 +145,34 @@ def set_up(machine: Machine) -> Inside:
     machine.run(f"cd /root && {said.strip().splitlines()[-1].strip()} && systemctl start restpipe-client")
     machine.wait_answer("client", "/server/time")
     machine.wait_answer("server", "/client/client-1/time")
-    return Inside(machine, _side(machine, "server"), _side(machine, "client"))
+    return seen_from_now(machine)
+
+
+def seen_from_now(machine: Machine) -> Inside:
+    """The same pair, whose logs begin now."""
+    return Inside(machine, _side(machine, "server"), _side(machine, "client"), Authority(machine))
+
+
+@contextlib.contextmanager
+def network_of(machine: Machine) -> Iterator[None]:
+    """What this thread connects in the block, and what commands it starts, is in the machine's network."""
+    libc, new_network = ctypes.CDLL(None, use_errno=True), 0x40000000
+
+    def enter(descriptor: int) -> None:
+        if libc.setns(descriptor, new_network) != 0:
+            raise OSError(ctypes.get_errno(), "another network namespace")
+
+    own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    other = os.open(f"/proc/{machine.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        enter(other)
+        try:
+            yield
+        finally:
+            enter(own)
+    finally:
+        os.close(own)
+        os.close(other)
 
 
 def configure(machine: Machine, statsd: str = "", port: str = "") -> None:
@@ -89,7 +182,8 @@ def configure(machine: Machine, statsd: str = "", port: str = "") -> None:
 
 
 def _side(machine: Machine, role: str) -> Side:
-    return Side(machine.file(f"/run/restpipe-{role}"), machine.http(role))
+    daemon = Daemon(machine, f"restpipe-{role}-pipe")
+    return Side(machine.file(f"/run/restpipe-{role}"), machine.http(role), daemon)
 
 
 def put_nginx_in_front(machine: Machine) -> Path:
@@ -107,7 +201,10 @@ def put_nginx_in_front(machine: Machine) -> Path:
 
 def free_of_complaints(machine: Machine) -> str:
     """What in the journal looks like a sandbox that is too narrow; empty if nothing does."""
-    pattern = "SIGSYS|status=31|status=226|Operation not permitted|PermissionError|Read-only file system"
+    pattern = (
+        "SIGSYS|status=31|status=226|Operation not permitted|Permission denied|PermissionError|"
+        "Read-only file system|Address family not supported|Operation not supported"
+    )
     # uvloop tries to remove the manager's sockets when the daemon stops, which is rightly not allowed.
     harmless = "Unable to clean up listening UNIX socket"
     lines = machine.try_run("journalctl --no-pager -u 'restpipe-*'").stdout.splitlines()
