@@ -10,16 +10,38 @@ from pathlib import Path
 IDEMPOTENT = frozenset({"GET", "PUT", "DELETE"})
 
 
+@dataclasses.dataclass(frozen=True)
+class Death:
+    """A process that ended without a chance to finish what it had. Times are of the monotonic clock."""
+
+    role: str
+    part: str
+    began: float
+    ended: float
+
+    def concerns(self, outcome: Outcome) -> bool:
+        """Whether the request was under way then."""
+        return outcome.began <= self.ended and self.began <= outcome.ended
+
+    @property
+    def of_web(self) -> bool:
+        return self.part == "web"
+
+
 @dataclasses.dataclass
 class Outcome:
     """One request, as its caller saw it. Times are of the monotonic clock."""
 
     number: str
+    role: str
+    """Whose web worker was asked."""
     verb: str
     has_key: bool
     sent_digest: str
     began: float
     ended: float = 0.0
+    begun: float = 0.0
+    """When the head of a response had come; 0 when none did."""
     status: int = 0
     """0: there was no (whole) response."""
     answered: bool = False
@@ -54,9 +76,14 @@ class Verdict:
     wrong: list[str] = dataclasses.field(default_factory=list)
     """Other bytes than were sent, in either direction."""
     unknown: list[str] = dataclasses.field(default_factory=list)
-    """Told, in one way or another, that the outcome is unknown."""
+    """Told, in one way or another, that the outcome is unknown: because somebody died, or at the deadline."""
     refused: list[str] = dataclasses.field(default_factory=list)
     """Told that they were not delivered, and they were not."""
+    never_sent: int = 0
+    """Not even accepted: nobody was there to take the connection. Not among those sent."""
+    answered: int = 0
+    slowest_s: float = 0.0
+    """The longest that anybody waited for the head of a response."""
 
     @property
     def good(self) -> bool:
@@ -89,35 +116,48 @@ class Account:
                     self.bodies.setdefault(number, set()).add(detail)
 
 
-def compare(outcomes: Iterable[Outcome], account: Account, deaths: Sequence[float] = ()) -> Verdict:
-    """`deaths` are the moments at which a daemon or handler worker died: events under way then may run again,
-    if they are idempotent or have a key.
-    """
+def compare(outcomes: Iterable[Outcome], account: Account, deaths: Sequence[Death] = ()) -> Verdict:
+    """Only `deaths` excuse what is worse than an answer: who stops in good order finishes what it has."""
     verdict = Verdict()
     for outcome in outcomes:
         if outcome.never_sent:
+            verdict.never_sent += 1
             continue
         verdict.sent += 1
+        verdict.answered += outcome.answered
+        verdict.slowest_s = max(verdict.slowest_s, (outcome.begun or outcome.ended) - outcome.began)
         runs = account.runs[outcome.number]
+        concerned = [death for death in deaths if death.concerns(outcome)]
         if outcome.overdue or (outcome.answered and not runs):
             verdict.lost.append(f"{outcome} ({runs} runs)")
-        if runs > 1 and not _may_repeat(outcome, deaths):
-            verdict.twice.append(f"{outcome} ({runs} runs)")
+        if runs > _allowed_runs(outcome, concerned):
+            verdict.twice.append(f"{outcome} ({runs} runs, {len(concerned)} deaths)")
         bodies = account.bodies.get(outcome.number, set())
         if (outcome.answered and not outcome.right) or bodies - {outcome.sent_digest}:
             verdict.wrong.append(str(outcome))
         if not outcome.answered and not outcome.overdue:
-            _file_failure(verdict, outcome, runs)
+            _file_failure(verdict, outcome, runs, concerned)
     return verdict
 
 
-def _may_repeat(outcome: Outcome, deaths: Sequence[float]) -> bool:
-    died = any(outcome.began <= at <= outcome.ended for at in deaths)
-    return died and (outcome.verb in IDEMPOTENT or outcome.has_key)
+def _allowed_runs(outcome: Outcome, deaths: Sequence[Death]) -> int:
+    """What may run twice is sent again when whoever had it dies; a web worker has only its caller."""
+    if outcome.verb not in IDEMPOTENT and not outcome.has_key:
+        return 1
+    return 1 + sum(not death.of_web for death in deaths)
 
 
-def _file_failure(verdict: Verdict, outcome: Outcome, runs: int) -> None:
-    if outcome.delivered == "no":
+def _may_be_unknown(outcome: Outcome, deaths: Sequence[Death]) -> bool:
+    if outcome.status == 0 and not outcome.begun:
+        # Nobody but the web worker could leave the caller without a word.
+        return any(death.of_web and death.role == outcome.role for death in deaths)
+    return outcome.problem == "deadline" or bool(deaths)
+
+
+def _file_failure(verdict: Verdict, outcome: Outcome, runs: int, deaths: Sequence[Death]) -> None:
+    if not _may_be_unknown(outcome, deaths) and outcome.delivered != "no":
+        verdict.lost.append(f"{outcome}, for no reason ({runs} runs)")
+    elif outcome.delivered == "no":
         if runs:
             verdict.twice.append(f"{outcome}, but it ran")
         else:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.faults.ledger import Account, Verdict, compare
+from tests.faults.ledger import Account, Death, Verdict, compare
 from tests.faults.network import SERVER_ADDRESS, Network
 from tests.faults.proxy import Proxy
 from tests.faults.workload import MIXED, Kind, Way, Workload
@@ -39,8 +40,7 @@ class Scene:
         network: Network | None = None,
     ) -> None:
         """With `network` the two live on hosts of their own, and there is no proxy."""
-        self.deaths: list[float] = []
-        """When a daemon or handler worker was killed or restarted."""
+        self.deaths: list[Death] = []
         handlers: Options = {
             "handlers": {"path": str(HANDLERS), "event_class": "recording.Recording"},
             "pipe": {"heartbeat_interval_s": 1.0, "drain_timeout_s": 5.0},
@@ -90,20 +90,24 @@ class Scene:
         """How often handlers have begun to run this event, on either side."""
         return Account(self._records).runs[number]
 
-    # What is done to processes. Each counts as a death from when it begins to when it is over.
+    # What is done to processes.
+
+    @contextlib.contextmanager
+    def death(self, node: Node, part: str) -> Iterator[None]:
+        """What is done meanwhile is the death of that process, whatever it has."""
+        began = time.monotonic()
+        yield
+        self.deaths.append(Death(node.role, part.partition(".")[0], began, time.monotonic()))
 
     def kill(self, node: Node, part: str) -> None:
         """SIGKILL, and started again."""
-        self.deaths.append(time.monotonic())
-        node.processes[part].kill()
-        self.deaths.append(time.monotonic())
+        with self.death(node, part):
+            node.processes[part].kill()
         node.start(part)
 
     def restart(self, node: Node, part: str) -> None:
         """SIGTERM, waited for, and started again."""
-        self.deaths.append(time.monotonic())
         status = node.processes[part].terminate()
-        self.deaths.append(time.monotonic())
         assert status == 0, node.logs()
         node.start(part)
 

@@ -16,6 +16,8 @@ MakeScene = Callable[..., Scene]
 
 def all_answered(verdict: Verdict) -> None:
     assert verdict.failed == [], f"{verdict}: {verdict.failed}"
+    assert verdict.answered == verdict.sent > 0
+    assert verdict.never_sent == 0, "the socket was always there to take a connection"
 
 
 @pytest.mark.parametrize("verb", [Proxy.cut, Proxy.reset, lambda proxy: proxy.truncate(5_000)])

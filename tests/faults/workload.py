@@ -84,7 +84,10 @@ class Workload(Callers):
         wait_s: float = 30.0,
         seed: int = 0,
     ) -> None:
-        """`callers` for each way, each pausing about `pause_s` between an answer and its next request."""
+        """`callers` for each way, each pausing about `pause_s` between an answer and its next request.
+
+        Every other one keeps its connection, as proxies do; the others have one a request, as curl does.
+        """
         super().__init__()
         self.outcomes: list[Outcome] = []
         self._ways = ways
@@ -102,25 +105,24 @@ class Workload(Callers):
         """How many requests have come to an end, in whatever way."""
         return sum(outcome.ended > 0 for outcome in list(self.outcomes))
 
-    def answered(self) -> int:
-        return sum(outcome.answered for outcome in list(self.outcomes))
+    def answered(self, role: str = "") -> int:
+        """By handlers; `role` is whose socket was asked, if not either."""
+        return sum(outcome.answered for outcome in list(self.outcomes) if role in ("", outcome.role))
 
-    def more(self, count: int) -> Callable[[], bool]:
-        """A condition: so many more have been answered than by now."""
-        enough = self.answered() + count
-        return lambda: self.answered() >= enough
+    def more(self, count: int, role: str = "") -> Callable[[], bool]:
+        """A condition: so many more have been answered than by now, of the requests at that role's socket."""
+        enough = self.answered(role) + count
+        return lambda: self.answered(role) >= enough
 
     def _calls(self) -> Iterator[Coroutine[Any, Any, None]]:
-        return (self._call_on(way) for way in self._ways for _ in range(self._callers))
+        return (self._call_on(way, number % 2 > 0) for way in self._ways for number in range(self._callers))
 
     def _stop(self) -> None:
         self._stopping.set()
 
-    async def _call_on(self, way: Way) -> None:
-        # One connection a request, as curl does.
-        async with async_client(
-            way.node.sockets / "web.sock", timeout=None, headers={"Connection": "close"}
-        ) as http:
+    async def _call_on(self, way: Way, keeps: bool) -> None:
+        headers = {} if keeps else {"Connection": "close"}
+        async with async_client(way.node.sockets / "web.sock", timeout=None, headers=headers) as http:
             while not self._stopping.is_set():
                 await self.one(http, way, self._random.choice(self._kinds))
                 await asyncio.sleep(self._pause_s * self._random.uniform(0.5, 1.5))
@@ -128,11 +130,11 @@ class Workload(Callers):
     async def one(self, http: httpx.AsyncClient, way: Way, kind: Kind) -> None:
         number = f"{way.node.role}-{self._mark}-{next(self._numbers)}"
         body = content(f"request {number}", kind.request_size)
-        outcome = Outcome(number, kind.verb, kind.has_key, digest(body), time.monotonic())
+        outcome = Outcome(number, way.node.role, kind.verb, kind.has_key, digest(body), time.monotonic())
         self.outcomes.append(outcome)
         try:
             async with asyncio.timeout(self._wait_s + GRACE_S):
-                response = await self._ask(http, way, kind, number, body)
+                response = await self._ask(http, way, kind, body, outcome)
             _read_outcome(outcome, response, _expected(kind, number, body))
         except TimeoutError:
             outcome.overdue = True
@@ -144,17 +146,21 @@ class Workload(Callers):
         outcome.ended = time.monotonic()
 
     async def _ask(
-        self, http: httpx.AsyncClient, way: Way, kind: Kind, number: str, body: bytes
+        self, http: httpx.AsyncClient, way: Way, kind: Kind, body: bytes, outcome: Outcome
     ) -> httpx.Response:
+        number = outcome.number
         headers = {"Prefer": f"wait={self._wait_s:g}", "Content-Type": "application/octet-stream"}
         if kind.has_key:
             headers["Idempotency-Key"] = f'"{number}"'
-        return await http.request(
+        async with http.stream(
             kind.verb,
             f"{way.prefix}/{kind.noun}//{_arguments(kind, number)}",
             headers=headers,
             content=_chunks(body) if kind.chunked else body,
-        )
+        ) as response:
+            outcome.begun = time.monotonic()
+            await response.aread()
+            return response
 
 
 def _arguments(kind: Kind, number: str) -> str:
