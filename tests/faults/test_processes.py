@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults.scene import Scene
 from tests.faults.test_links import all_answered
-from tests.faults.workload import GET, POST, SLOW_GET, Workload
+from tests.faults.workload import GET, LARGE_GET, POST, SLOW_GET, SLOW_POST, STREAMED_GET, Kind, Way, Workload
 from tests.support.conditions import wait_for
 
 MakeScene = Callable[..., Scene]
@@ -32,13 +32,18 @@ def test_killing_any_process_loses_nothing_but_what_is_told(scene: MakeScene, ro
         assert verdict.refused == []
 
 
-@pytest.mark.parametrize("how", [Scene.restart, Scene.kill])
+@pytest.mark.parametrize(
+    ("how", "kinds"),
+    [(Scene.restart, [GET, GET, SLOW_GET, LARGE_GET, STREAMED_GET]), (Scene.kill, [GET, GET, SLOW_GET])],
+    ids=["in good order", "killed"],
+)
 @pytest.mark.parametrize("role", ["server", "client"])
 def test_no_get_fails_when_a_pipe_daemon_is_restarted(
-    scene: MakeScene, role: str, how: Callable[[Scene, object, str], None]
+    scene: MakeScene, role: str, how: Callable[[Scene, object, str], None], kinds: list[Kind]
 ) -> None:
+    """Of long replies those that have begun break off with a daemon that is killed."""
     with scene() as made:
-        with made.load([GET, GET, SLOW_GET], seed=6) as load:
+        with made.load(kinds, seed=6) as load:
             for _ in range(3):
                 wait_for(load.more(30), "requests")
                 how(made, getattr(made, role), "pipe")
@@ -120,16 +125,45 @@ def test_web_workers_are_replaced_under_load_and_nobody_notices(scene: MakeScene
 
 @pytest.mark.parametrize(("role", "part"), SIX)
 def test_a_process_that_stands_still_for_a_while(scene: MakeScene, role: str, part: str) -> None:
-    """SIGSTOP: longer than heartbeats are patient. What hangs in it may take until it goes on again."""
+    """SIGSTOP: longer than its neighbours are patient. What hangs in it may take until it goes on again."""
     with scene() as made:
-        process = getattr(made, role).processes[part]
+        node = getattr(made, role)
+        (far,) = (way for way in made.ways if way.node is not node)
         with made.load(seed=10) as load:
             wait_for(load.more(30), "requests")
-            process.stop()
-            for node in made.nodes if part == "pipe" else ():
-                if node.processes["pipe"] is not process:
-                    node.pipe.wait_log("nothing heard for")
-            process.cont()
+            node.processes[part].stop()
+            if part == "pipe":
+                far.node.pipe.wait_log("nothing heard for")
+            elif part == "web":
+                wait_for(load.more(200, far.node.role), "others go on all the while")
+            else:
+                wait_for(lambda: _nobody_is_free(far), "the worker is given nothing more")
+                wait_for(load.more(200, node.role), "others go on all the while")
+            node.processes[part].cont()
+            wait_for(load.more(100), "requests go on")
+        all_answered(made.verdict(load))
+
+
+def _nobody_is_free(way: Way) -> bool:
+    """What is with a worker that stands still would be told that its outcome is unknown."""
+    answer = way.node.http.get(f"{way.prefix}/pid", {"Prefer": "wait=0.5"})
+    return answer.status == 503 and answer.json["type"].endswith((":no-handler", ":overloaded"))
+
+
+@pytest.mark.parametrize("role", ["server", "client"])
+def test_a_handler_worker_that_stands_still_for_too_long_is_given_up(scene: MakeScene, role: str) -> None:
+    """As if it had died: what it had is told so, or sent again; it is back as soon as it goes on."""
+    with scene() as made:
+        node = getattr(made, role)
+        with made.load([GET, SLOW_GET, POST, SLOW_POST], seed=11) as load:
+            wait_for(load.more(30), "requests")
+            with made.death(node, "handlers"):
+                node.handlers.stop()
+                node.pipe.wait_log("a handler worker has left: nothing heard for")
+                node.handlers.cont()
             wait_for(load.more(100), "requests go on")
         verdict = made.verdict(load)
-        assert verdict.failed == [], f"{verdict}: {verdict.failed}"
+        assert verdict.good, f"{verdict}: {verdict.failed}"
+        assert verdict.refused == []
+        assert verdict.unknown, "it had something when it stood still"
+        assert all(line.startswith("POST ") and " 502 outcome-unknown " in line for line in verdict.unknown)
