@@ -7,15 +7,20 @@ import random
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
 from tests.faults.ledger import Verdict
 from tests.faults.scene import Scene
 from tests.faults.workload import MIXED
-from tests.soak.faults import Faults
+from tests.soak.faults import MAX_PAUSE_S, Faults
 from tests.support.identities import Authority
 
 WAIT_S = 20.0
+LATE_S = 2.0 + MAX_PAUSE_S
+"""How much later than its deadline an answer may begin: a web worker may stand still just then."""
+LEAST_ANSWERED = 0.9
+"""Part of all requests: a pipe that refuses or breaks all off has lost none, but is of no use."""
 MAX_TOLD = 40
 OPTIONS = {"pipe": {"handshake_timeout_s": 2.0}}
 """Shorter than a fault: whoever is held back dials again before it is over."""
@@ -31,34 +36,54 @@ def main() -> int:
     print(f"seed {arguments.seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="rp-") as folder, tempfile.TemporaryDirectory(prefix="rp-") as ca:
         scene = Scene(Path(folder), Authority(Path(ca)), OPTIONS)
-        verdict, faults = soak(scene, arguments.seconds, arguments.seed, arguments.callers)
-        if not verdict.good:
-            tell(verdict, faults)
+        verdict, faults, wrongs = soak(scene, arguments.seconds, arguments.seed, arguments.callers)
+        if wrongs:
+            tell(verdict, faults, wrongs)
             if arguments.keep_logs is not None:
                 arguments.keep_logs.mkdir(parents=True, exist_ok=True)
                 for log in Path(folder).glob("*/*.log"):
                     (arguments.keep_logs / f"{log.parent.name}-{log.name}").write_bytes(log.read_bytes())
-    print(f"{len(faults.done)} faults, {len(verdict.refused)} refused as not delivered")
+    print(
+        f"{len(faults.done)} faults; {verdict.answered} answered, {len(verdict.refused)} refused as not "
+        f"delivered, {verdict.never_sent} more not even accepted; the slowest answer began after "
+        f"{verdict.slowest_s:.1f} s (deadline {WAIT_S:g} s)"
+    )
     print(verdict, flush=True)
-    return 0 if verdict.good else 1
+    return 1 if wrongs else 0
 
 
-def soak(scene: Scene, seconds: float, seed: int, callers: int) -> tuple[Verdict, Faults]:
+def soak(scene: Scene, seconds: float, seed: int, callers: int) -> tuple[Verdict, Faults, list[str]]:
+    """What came of it, what was done, and what was wrong with either."""
+    wrongs: list[str] = []
     with scene:
         for node in scene.nodes:
             node.start("handlers.2")
         faults = Faults(scene, seed)
         with scene.load(MIXED, callers=callers, wait_s=WAIT_S, seed=seed) as load:
-            ends_at = time.monotonic() + seconds
-            while time.monotonic() < ends_at:
-                faults.step()
-            for way in scene.ways:
-                way.node.wait_answer(f"{way.prefix}/pid")
-        return scene.verdict(load), faults
+            try:
+                ends_at = time.monotonic() + seconds
+                while time.monotonic() < ends_at:
+                    faults.step()
+                for way in scene.ways:
+                    way.node.wait_answer(f"{way.prefix}/pid")
+            except Exception:
+                # Whatever it was, what had come of all requests until then is told too.
+                wrongs.append(traceback.format_exc())
+        verdict = scene.verdict(load)
+    return verdict, faults, wrongs + failings(verdict)
 
 
-def tell(verdict: Verdict, faults: Faults) -> None:
-    for line in faults.done:
+def failings(verdict: Verdict) -> list[str]:
+    found = [] if verdict.good else [str(verdict)]
+    if verdict.answered < LEAST_ANSWERED * verdict.sent or not verdict.sent:
+        found.append(f"only {verdict.answered} of {verdict.sent} requests were answered")
+    if verdict.slowest_s > WAIT_S + LATE_S:
+        found.append(f"an answer began {verdict.slowest_s - WAIT_S:.1f} s after its deadline")
+    return found
+
+
+def tell(verdict: Verdict, faults: Faults, wrongs: list[str]) -> None:
+    for line in (*faults.done, *wrongs):
         print(line)
     for name in ("lost", "twice", "wrong"):
         for line in getattr(verdict, name)[:MAX_TOLD]:
