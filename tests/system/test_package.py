@@ -95,7 +95,7 @@ def test_the_example_serves(installed: Machine) -> None:
             {"Content-Type": "application/json"},
             b'{"count": 3}',
         )
-        assert ordered.body.decode() == f"{'web1' if role == 'client' else 'whole'} ordered 3, urgent: yes"
+        assert ordered.body.decode() == f"{'web1' if role == 'client' else 'server'} ordered 3, urgent: yes"
 
 
 def test_firewalls_know_it(installed: Machine) -> None:
