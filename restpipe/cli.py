@@ -134,7 +134,7 @@ def web(ctx: click.Context, role: Role, file: Path | None, parent: int | None) -
 @click.pass_context
 def handlers(ctx: click.Context, role: Role, file: Path | None, parent: int | None, check: bool) -> None:
     """Run one handler worker: the code that answers events."""
-    config = _begin("handlers", role, file, parent)
+    config = _begin("handlers", role, file, None if check else parent)
     if check:
         from restpipe.handler.worker import load_handler, load_listener
 
@@ -143,7 +143,8 @@ def handlers(ctx: click.Context, role: Role, file: Path | None, parent: int | No
         return
     from restpipe.handler.worker import main
 
-    ctx.exit(main(config))
+    # Only a service manager follows a worker to another process.
+    ctx.exit(main(config, in_place=parent is not None or "NOTIFY_SOCKET" not in os.environ))
 
 
 @cli.command()

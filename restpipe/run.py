@@ -108,11 +108,13 @@ class ProcessTree:
         self._jobs = list(jobs)
         self._not_ready = {job.name for job in jobs}
         self._first_ready = asyncio.Event()
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
         self.status = 0
         """Set by a child without which nothing works."""
 
     async def run(self) -> None:
         """Until cancelled, or until an essential child refuses its configuration. No child is left then."""
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
         try:
             async with asyncio.TaskGroup() as group:
                 first, *others = self._jobs
@@ -124,6 +126,12 @@ class ProcessTree:
                     group.create_task(self._keep(job))
         except* _Refused:
             pass
+
+    def _reload(self) -> None:
+        for name, process in self._running.items():
+            # One that has not come so far reads everything anew in any case, and might die of it.
+            if name not in self._not_ready:
+                process.send_signal(signal.SIGHUP)
 
     async def _keep(self, job: Job) -> None:
         failures = 0
@@ -146,12 +154,14 @@ class ProcessTree:
             except OSError as exc:
                 logger.error("%s cannot be started: %s", job.name, exc)
                 return os.EX_OSERR
+            self._running[job.name] = process
             try:
                 await _ended(process)
             except asyncio.CancelledError:
                 await self._stop(job, process)
                 raise
             finally:
+                del self._running[job.name]
                 status = _clear_away(process)
             return status
 

@@ -1,8 +1,12 @@
-"""New code without a gap: on SIGHUP a second process loads it, and takes this one's place once it serves.
+"""New code on SIGHUP: without a gap where the service manager can follow, else in place.
 
-The old process goes on answering until the new one is linked to the daemon, then finishes what it has under
-way. Code that cannot be loaded, or not in time, changes nothing but the log. A reload that comes while code
-is being loaded is made up for after that: by the old process, or by whoever has taken its place.
+Under systemd a second process loads the new code, and takes this one's place once it serves: the old one goes
+on answering until the new one is linked to the daemon, then finishes what it has under way. Whoever else
+started this process would take that for its end: for them it tries in a second process whether the new code
+can be loaded, finishes what it has under way, and begins anew under its own number (`begin_anew`).
+
+Code that cannot be loaded, or not in time, changes nothing but the log. A reload that comes while code is
+being loaded is made up for after that: by the old process, or by whoever has taken its place.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ import os
 import signal
 import subprocess
 import sys
+from typing import NoReturn
 
 PREDECESSOR = "RESTPIPE_PREDECESSOR"
 """Environment variable of the new process: whose place it takes."""
@@ -39,12 +44,25 @@ def is_successor() -> bool:
     return os.environ.get(PREDECESSOR) == str(os.getppid())
 
 
+def begin_anew() -> NoReturn:
+    """The same command under the same process number, with the code as it is now."""
+    os.execv(sys.executable, _command())  # noqa: S606 - our own command line
+
+
+def _command() -> list[str]:
+    return [sys.executable, *sys.orig_argv[1:]]
+
+
 class Renewal:
     """The old process' side. `listen` in the loop, once; `close` when it is to end."""
 
-    def __init__(self, load_timeout_s: float) -> None:
+    def __init__(self, load_timeout_s: float, *, in_place: bool = False) -> None:
+        """`in_place`: whoever started this process does not follow to another."""
         self.succeeded = False
         """Another process serves in this one's place."""
+        self.anew = False
+        """This process is to end in order to `begin_anew`."""
+        self._in_place = in_place
         self._load_timeout_s = load_timeout_s
         self._asked = False
         """For newer code than the successor has been started with."""
@@ -78,15 +96,20 @@ class Renewal:
         while self._asked:
             self._asked = False
             reason = await self._fail()
-            _log.error("the new code is not used, the old goes on: %s", reason)
+            if reason:
+                _log.error("the new code is not used, the old goes on: %s", reason)
+            elif not self._asked:
+                self.anew = True
+                os.kill(os.getpid(), signal.SIGTERM)
         self._trying = None
 
     async def _fail(self) -> str:
-        """Starts a successor; why it has failed. Cancelled when it has not."""
-        environ = os.environ | {PREDECESSOR: str(os.getpid())}
+        """Starts a successor; why it has failed. Cancelled when it has not; empty if it was only to try."""
+        environ = os.environ | ({} if self._in_place else {PREDECESSOR: str(os.getpid())})
         environ.pop("WATCHDOG_PID", None)
+        trial = ["--check"] if self._in_place else []
         # Not asyncio's subprocess: that one would be killed with this loop's end.
-        self._successor = subprocess.Popen([sys.executable, *sys.orig_argv[1:]], env=environ)  # noqa: ASYNC220, S603
+        self._successor = subprocess.Popen([*_command(), *trial], env=environ)  # noqa: ASYNC220, S603
         try:
             async with asyncio.timeout(self._load_timeout_s):
                 while self._successor.poll() is None:  # noqa: ASYNC110 - no child watcher, as above
@@ -94,7 +117,8 @@ class Renewal:
         except TimeoutError:
             self._kill()
             return f"it was not ready within {self._load_timeout_s:g} s"
-        return f"it ended with status {self._successor.returncode}"
+        status = self._successor.returncode
+        return "" if self._in_place and not status else f"it ended with status {status}"
 
     def _kill(self) -> None:
         if self._successor is not None:

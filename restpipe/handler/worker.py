@@ -14,7 +14,7 @@ from restpipe.handler.dispatch import Dispatcher
 from restpipe.handler.faults import ends_task
 from restpipe.handler.hooks import StateHooks, call_hook
 from restpipe.handler.registry import Registry
-from restpipe.handler.renewal import FINISH_S, Renewal, is_successor, take_over
+from restpipe.handler.renewal import FINISH_S, Renewal, begin_anew, is_successor, take_over
 from restpipe.handler.state_events import ClientStateHooks, ServerStateHooks
 from restpipe.host import loop
 from restpipe.host.config import Config, Role
@@ -41,14 +41,17 @@ class StartHookError(RestPipeError):
     """The user's start hook failed: the worker cannot do its work."""
 
 
-def main(config: Config) -> int:
-    """Runs until SIGTERM or SIGINT; the exit status.
+def main(config: Config, *, in_place: bool = False) -> int:
+    """Runs until SIGTERM or SIGINT; the exit status. `in_place` is for `Renewal`.
 
     `ConfigError` when the user's class cannot be had, before anything has been started.
     """
     handler = load_handler(config)
     listeners = [handler, *load_listener(config)]
-    loop.run(Worker(config, handler, listeners).run())
+    worker = Worker(config, handler, listeners, in_place=in_place)
+    loop.run(worker.run())
+    if worker.anew:
+        begin_anew()
     return 0
 
 
@@ -94,13 +97,19 @@ class Worker:
         listeners: list[object],
         *,
         notifier: Notifier | None = None,
+        in_place: bool = False,
     ) -> None:
         self._config = config
         self._handler = handler
         self._listeners = listeners
         self._registry = Registry.of(handler)
         self._notifier = notifier or Notifier()
-        self._renewal = Renewal(config.handlers.load_timeout_s)
+        self._renewal = Renewal(config.handlers.load_timeout_s, in_place=in_place)
+
+    @property
+    def anew(self) -> bool:
+        """It ended only to begin anew, with other code."""
+        return self._renewal.anew
 
     async def run(self) -> None:
         """Answers events until cancelled; then drains."""

@@ -62,3 +62,41 @@ def test_a_child_that_is_killed_is_started_again(authority: Authority, folder: P
                 node.processes["run"].wait_log(rf"{part} ended \(signal 9, Killed\); starting it again")
                 pair.client.wait_answer("/server/time")
                 pair.server.wait_answer("/client/client-1/time")
+
+
+CODE = """
+from restpipe import EventHandler
+
+class Code(EventHandler):
+    def get_version(self, ctx, post_data):
+        return {version}
+"""
+
+
+def test_a_reload_takes_up_new_code_in_place(authority: Authority, folder: Path) -> None:
+    source = folder / "versions.py"
+    source.write_text(CODE.format(version=1))
+    options = {"handlers": {"path": str(folder), "event_class": "versions.Code"}}
+    with Pair(folder, authority, server=options) as pair:
+        pair.run()
+        run = pair.server.processes["run"]
+        pid = child(pair.server, "handlers")
+        assert pid is not None
+
+        def answers(version: int) -> bool:
+            response = pair.client.http.get("/server/version")
+            assert response.status == 200, response
+            return response.body == b"%d" % version
+
+        wait_for(lambda: answers(1), "the first code")
+        source.write_text(CODE.format(version=2))
+        os.kill(pid, signal.SIGHUP)
+        wait_for(lambda: answers(2), "the second code")
+        source.write_text("import nowhere_to_be_found")
+        run.send(signal.SIGHUP)
+        run.wait_log("the old goes on")
+        source.write_text(CODE.format(version=3))
+        run.send(signal.SIGHUP)
+        wait_for(lambda: answers(3), "the third code")
+        assert child(pair.server, "handlers") == pid
+        run.wait_log("configuration, certificates and revocation lists reloaded")

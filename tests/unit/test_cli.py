@@ -42,14 +42,16 @@ class Started:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, module: str) -> None:
         self.calls: list[tuple[object, ...]] = []
+        self.options: dict[str, object] = {}
         self.failure: Exception | None = None
         stand_in = ModuleType(module)
         stand_in.main = self._main  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, module, stand_in)
         monkeypatch.setattr(logs, "configure", lambda log, *, process: self.calls.append((process,)))
 
-    def _main(self, *given: object) -> int:
+    def _main(self, *given: object, **options: object) -> int:
         self.calls.append(given)
+        self.options = options
         if self.failure:
             raise self.failure
         return 5
@@ -70,6 +72,21 @@ def test_each_process(monkeypatch: pytest.MonkeyPatch, command: str, module: str
     assert process == command
     assert isinstance(config, Config)
     assert (config.role, config.pipe.port) == (Role.SERVER, 5)
+
+
+@pytest.mark.parametrize(
+    ("manager", "parent", "in_place"), [(True, False, False), (True, True, True), (False, False, True)]
+)
+def test_only_a_service_manager_follows_a_worker_to_another_process(
+    monkeypatch: pytest.MonkeyPatch, manager: bool, parent: bool, in_place: bool
+) -> None:
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    if manager:
+        monkeypatch.setenv("NOTIFY_SOCKET", "@nobody")
+    monkeypatch.setattr("restpipe.cli.die_with", lambda parent: None)
+    started = Started(monkeypatch, "restpipe.handler.worker")
+    assert invoke("handlers", "server", *(["--parent", "1"] if parent else [])).exit_code == 5
+    assert started.options == {"in_place": in_place}
 
 
 def test_run_passes_its_file_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
