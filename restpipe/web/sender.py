@@ -95,6 +95,7 @@ class Sending:
         self._history.sends += 1
         if not whole:
             self._pump = self._loop.create_task(self._pump_body(exchange, start[MAX_BODY:]))
+        del start
         return await exchange.reply()
 
     async def _begin_upload(self) -> bytes:
@@ -114,11 +115,13 @@ class Sending:
         try:
             if rest or upload.complete:
                 await exchange.write(rest, end=upload.complete)
+            del rest
             while not upload.complete:
                 piece = await upload.read()
                 await exchange.write(piece, end=upload.complete)
-        except StreamReset:
-            pass
+        except StreamReset as reset:
+            # It is the exchange's, and would hold it and what was to be written in a cycle with itself.
+            reset.__traceback__ = None
         except TooLarge:
             exchange.reset(Code.BODY_TOO_LARGE, "the body grew larger than allowed")
         except HungUp:
@@ -168,8 +171,10 @@ class Sending:
 
     def close(self) -> None:
         """Over, however far it came: a reply that is not whole by now is not wanted any more."""
-        if self._pump is not None:
-            self._pump.cancel()
+        # Cancelled, it holds its own frames: they must not lead back to it.
+        pump, self._pump = self._pump, None
+        if pump is not None:
+            pump.cancel()
         self._upload.forget()
         if self.exchange is not None:
             self.exchange.reset(Code.CANCELLED, "the caller is gone")

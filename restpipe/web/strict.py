@@ -185,6 +185,8 @@ class StrictProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         self.on_hangup = None
+        # Nobody will read what has come in of it, and whoever holds the cycle would hold that too.
+        self.cycle.body = bytearray()
         super().on_response_complete()
         if self.transport.is_closing():
             self._closing = True

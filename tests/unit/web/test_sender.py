@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Coroutine
 from typing import Any
 
@@ -8,7 +10,12 @@ import pytest
 
 from restpipe.errors import Code, Delivered, NotConnected, StreamReset
 from restpipe.host.limits import Budget
+from restpipe.protocol.frames import FrameDecoder
+from restpipe.protocol.messages import encode_reset
 from restpipe.protocol.schema_pb2 import Event, Reply
+from restpipe.protocol.session import Session
+from restpipe.transport import exchange
+from restpipe.web.app import _forget_frames
 from restpipe.web.framing import NO_BODY, Framing
 from restpipe.web.sender import Sending
 from restpipe.web.upload import Upload
@@ -283,3 +290,49 @@ def test_the_end_cancels_what_is_under_way() -> None:
         assert link.exchanges[0].resets == [Code.CANCELLED]
 
     run(main())
+
+
+def test_an_upload_that_is_refused_leaves_nothing_for_the_collector() -> None:
+    """Many are where very much is refused, and each would hold a piece of its body until then."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        link = Link()
+        opened: list[exchange.Exchange] = []
+
+        def open_really(event: Event, body: bytes = b"", *, end: bool) -> Any:
+            opened.append(
+                exchange.Exchange(Session(bytes(16), 0), 1, event, loop=loop, forget=lambda _: None)
+            )
+            opened[-1].sent_with_opening(len(body))
+            return opened[-1]
+
+        link.open = open_really  # type: ignore[method-assign]
+
+        async def answer() -> None:
+            """As the application does."""
+            life = sending(link, body=bytes(900_000))
+            left.append(weakref.ref(life))
+            try:
+                await life.reply()
+            except StreamReset as reset:
+                _forget_frames(reset)
+            life.close()
+
+        left: list[weakref.ref[Any]] = []
+        waiting = asyncio.create_task(answer())
+        while not (opened and opened[0]._writer):  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        reset = encode_reset(1, StreamReset(Code.OVERLOADED, "too much", Delivered.NO))
+        opened[0].receive(FrameDecoder().feed(reset)[0])
+        await asyncio.wait([waiting])
+        left.append(weakref.ref(opened.pop()._inbox))
+        del waiting
+        await asyncio.sleep(0)
+        assert [one() for one in left] == [None, None]
+
+    gc.disable()
+    try:
+        run(main())
+    finally:
+        gc.enable()
