@@ -22,6 +22,7 @@ class Response:
     retry_after: str
     problem: str
     delivered: str
+    closes: bool
 
     @property
     def answers_meanwhile(self) -> int:
@@ -32,10 +33,19 @@ class Response:
 class Flood(Callers):
     """`callers` at one socket, each with its own connection; a refused one asks again after `pause_s`.
 
-    Leaving the `with` block hangs up.
+    With a `body` they POST. Leaving the `with` block hangs up.
     """
 
-    def __init__(self, path: Path, target: str, *, callers: int, wait_s: float, pause_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        target: str,
+        *,
+        callers: int,
+        wait_s: float,
+        pause_s: float = 0.0,
+        body: bytes = b"",
+    ) -> None:
         super().__init__()
         self.responses: list[Response] = []
         self.asked = 0
@@ -43,8 +53,9 @@ class Flood(Callers):
         self._path = path
         self._callers = callers
         self._pause_s = pause_s
-        head = f"GET {target} HTTP/1.1\r\nHost: flood\r\nPrefer: wait={wait_s:g}\r\n\r\n"
-        self._request = head.encode()
+        verb, length = ("POST", f"Content-Length: {len(body)}\r\n") if body else ("GET", "")
+        head = f"{verb} {target} HTTP/1.1\r\nHost: flood\r\nPrefer: wait={wait_s:g}\r\n{length}\r\n"
+        self._request = head.encode() + body
 
     def _calls(self) -> Iterator[Coroutine[Any, Any, None]]:
         return (self._call() for _ in range(self._callers))
@@ -53,17 +64,23 @@ class Flood(Callers):
         self._hang_up()
 
     async def _call(self) -> None:
-        reader, writer = await asyncio.open_unix_connection(str(self._path))
-        try:
-            while True:
-                writer.write(self._request)
-                self.asked += 1
-                response = await self._read(reader, self.answered)
-                self.responses.append(response)
-                if response.status != 200:
-                    await asyncio.sleep(self._pause_s)
-        finally:
-            writer.transport.abort()
+        while True:
+            reader, writer = await asyncio.open_unix_connection(str(self._path))
+            try:
+                while not await self._ask(reader, writer):
+                    """The connection is kept."""
+            finally:
+                writer.transport.abort()
+
+    async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Whether the connection is closed behind the answer: where its body was not wanted any more."""
+        writer.write(self._request)
+        self.asked += 1
+        response = await self._read(reader, self.answered)
+        self.responses.append(response)
+        if response.status != 200:
+            await asyncio.sleep(self._pause_s)
+        return response.closes
 
     async def _read(self, reader: asyncio.StreamReader, asked_at: int) -> Response:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
@@ -80,4 +97,5 @@ class Flood(Callers):
             headers.get("retry-after", ""),
             document.get("type", "").rpartition(":")[2],
             document.get("delivered", ""),
+            headers.get("connection", "") == "close",
         )

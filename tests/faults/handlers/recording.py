@@ -66,5 +66,7 @@ class Recording(EventHandler):
         time.sleep(float(seconds))
         return "done"
 
+    post_work = get_work
+
     async def get_pid(self, ctx: Context, post_data: tuple[str, Any]) -> int:
         return os.getpid()
