@@ -23,6 +23,7 @@ from restpipe.transport.certificates import (
     Certificate,
     Use,
     describe,
+    fault_of_use,
     issuer_name,
     load_certificates,
     read_certificate,
@@ -89,7 +90,7 @@ class Trust:
         peers: PeerTable,
         use: Use,
     ) -> None:
-        """`use` is what the other side's certificate must be for.
+        """`use` is what the other side's certificate must be for; this side's is for the other one.
 
         `ConfigError` when the identity or a list cannot be used.
         """
@@ -97,10 +98,11 @@ class Trust:
         self._links = links
         self._peers = peers
         self._use = use
+        self._own_use = Use.SERVER if use is Use.CLIENT else Use.CLIENT
         self._certificates: dict[Link, Certificate] = {}
         self._next_expiry = float("inf")
         self._remind_at = 0.0
-        self._trusted = _load(sources)
+        self._trusted = _load(sources, self._own_use)
         self._seen = _look_at(sources.lists)
         self._revocations = _read_lists(sources, self._trusted)
 
@@ -158,7 +160,7 @@ class Trust:
         `ConfigError` leaves everything as it was.
         """
         sources = sources or self._sources
-        trusted = _load(sources)
+        trusted = _load(sources, self._own_use)
         seen = _look_at(sources.lists)
         revocations = _read_lists(sources, trusted)
         self._sources = sources
@@ -267,12 +269,17 @@ class Trust:
 # Reading files.
 
 
-def _load(sources: Sources) -> Trusted:
+def _load(sources: Sources, use: Use) -> Trusted:
     context = sources.make_context()
-    own, *intermediates = _certificates(sources.files.certificate, "tls.certificate")
+    path = sources.files.certificate
+    own, *intermediates = _certificates(path, "tls.certificate")
+    described = _described(own, path)
+    # OpenSSL would show it all the same, and every other side refuse it.
+    if fault := fault_of_use(described, use):
+        raise ConfigError(f"tls.certificate {path}: {fault}")
     return Trusted(
         context,
-        _described(own, sources.files.certificate),
+        described,
         tuple(_certificates(sources.files.ca, "tls.ca")),
         tuple(intermediates),
     )

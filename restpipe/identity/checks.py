@@ -7,7 +7,7 @@ import ssl
 from restpipe.errors import ConfigError, RestPipeError
 from restpipe.host.config import Role
 from restpipe.identity.material import USE, Material
-from restpipe.transport.certificates import Certificate, stamp
+from restpipe.transport.certificates import Certificate, fault_of_use, stamp
 from restpipe.transport.tls import TlsFiles, client_context, server_context
 
 
@@ -40,11 +40,8 @@ def _faults_of_key(material: Material) -> list[str]:
 
 
 def _faults_of_use(certificate: Certificate, role: Role) -> list[str]:
-    if USE[role] in certificate.uses:
-        return []
-    actual = " and a ".join(sorted(certificate.uses))
-    what = f"it is for use as a {actual}" if actual else "it names no such use (extended key usage)"
-    return [f"the certificate is not for use as a {role}: {what}"]
+    fault = fault_of_use(certificate, USE[role])
+    return [fault] if fault else []
 
 
 def _faults_of_names(certificate: Certificate, role: Role, announced: str) -> list[str]:

@@ -9,8 +9,8 @@ from restpipe.errors import RestPipeError
 from restpipe.host.config import Config, Role, Tls
 from restpipe.identity.checks import Faulty, faults_of, rehearse
 from restpipe.identity.folder import PUBLIC_MODE, SECRET_MODE, Contents, Folder
-from restpipe.identity.material import Material, pem, public_half, read_bundle, read_files
-from restpipe.transport.certificates import Certificate
+from restpipe.identity.material import USE, Material, pem, public_half, read_bundle, read_files
+from restpipe.transport.certificates import Certificate, describe, load_certificates
 from restpipe.transport.tls import TlsFiles
 
 MAX_FILE = 1 << 20
@@ -48,6 +48,7 @@ def install(material: Material, config: Config, now: float) -> Installed:
         faults = faults_of(material, config.role, now)
         if faults:
             raise Faulty(faults)
+        _refuse_other_use(material, config, folder.read(names.certificate))
         with folder.drafted(_contents(material, config, folder)) as (draft, name):
             files = TlsFiles(draft / names.key, draft / names.certificate, draft / names.ca, tls.crl)
             faults = rehearse(files, config.role)
@@ -73,6 +74,21 @@ def names_in_folder(tls: Tls) -> _Names:
                 "an identity can only be installed where all its files are in that one folder"
             )
     return _Names(tls.key.name, tls.certificate.name, tls.ca.name)
+
+
+def _refuse_other_use(material: Material, config: Config, standing: bytes | None) -> None:
+    """Both roles may have been given one folder: one's identity must not end the other's."""
+    try:
+        before = describe(load_certificates(standing or b"")[0])
+    except ValueError:
+        return
+    role = config.role
+    if before.uses and USE[role] not in before.uses:
+        raise RestPipeError(
+            f"{config.tls.directory} has the identity of a {min(before.uses)}, {before.name}: that of a "
+            f"{role}, {material.certificate.name}, does not replace it; configure another tls.directory "
+            f"for the {role} (RP_{role.upper()}_CERT_PATH), or move away what is there"
+        )
 
 
 def _dial(material: Material, config: Config) -> str:

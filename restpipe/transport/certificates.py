@@ -47,6 +47,15 @@ class Certificate(NamedTuple):
         return text.zfill(len(text) + len(text) % 2)
 
 
+def fault_of_use(certificate: Certificate, use: Use) -> str:
+    """Why it may not be shown as this, in words; empty when it may."""
+    if use in certificate.uses:
+        return ""
+    actual = " and a ".join(sorted(certificate.uses))
+    what = f"it is for use as a {actual}" if actual else "it names no such use (extended key usage)"
+    return f"the certificate is not for use as a {use}: {what}"
+
+
 def read_certificate(der: bytes) -> Certificate:
     """ValueError when it is none, or not one that could be understood."""
     try:

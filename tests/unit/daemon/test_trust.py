@@ -119,6 +119,23 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
 
 
 @pytest.mark.parametrize(
+    ("uses", "words"), [(("client",), "it is for use as a client"), ((), "it names no such use")]
+)
+def test_its_own_certificate_must_be_for_its_role(
+    tmp_path: Path, stage: Stage, uses: tuple[str, ...], words: str
+) -> None:
+    wrong = leaf("localhost", CA, uses)
+    words = f"^tls.certificate .*certificate.pem: the certificate is not for use as a server: {words}[^\n]*$"
+    with pytest.raises(ConfigError, match=words):
+        Stage(tmp_path / "other", own=wrong)
+    context = stage.trust.context
+    wrong.write(stage.folder, CA)
+    with pytest.raises(ConfigError, match=words):
+        stage.trust.reload()
+    assert stage.trust.context is context
+
+
+@pytest.mark.parametrize(
     ("made", "code", "words"),
     [
         (None, Code.HANDSHAKE, "cannot be read"),

@@ -72,6 +72,30 @@ def test_nothing_changes_when_anything_is_wrong(
     assert tree(config.tls.directory) == before
 
 
+def test_one_role_does_not_take_the_others_folder(
+    tmp_path: Path, ca: Made, configure: Configure, now: float
+) -> None:
+    shared = {"RP_TLS_DIRECTORY": str(tmp_path / "shared")}
+    server, client = (
+        configure(role, **shared, **{f"RP_{role.upper()}_CERT_PATH": ""})
+        for role in (Role.SERVER, Role.CLIENT)
+    )
+    standing = leaf("pipe.example.com", ca, ("server",)).write(tmp_path / "from", ca)
+    install(read(tuple(standing / f"{name}.pem" for name in ("key", "certificate", "ca"))), server, now)
+    before = tree(tmp_path / "shared")
+    with pytest.raises(RestPipeError) as raised:
+        install(read((bundle(tmp_path / "b", leaf("web1", ca), ca),)), client, now)
+    assert str(raised.value) == (
+        f"{tmp_path / 'shared'} has the identity of a server, pipe.example.com: that of a client, web1, "
+        "does not replace it; configure another tls.directory for the client (RP_CLIENT_CERT_PATH), or move "
+        "away what is there"
+    )
+    assert tree(tmp_path / "shared") == before
+    (tmp_path / "shared" / "certificate.pem").unlink()
+    (tmp_path / "shared" / "certificate.pem").write_text("something else")
+    install(read((bundle(tmp_path / "b", leaf("web1", ca), ca),)), client, now)
+
+
 def test_the_address_is_taken_from_the_bundle_unless_somebody_configures_one(
     tmp_path: Path, ca: Made, configure: Configure, now: float
 ) -> None:
