@@ -97,15 +97,18 @@ def key_pem(key: ec.EllipticCurvePrivateKey, passphrase: bytes | None = None) ->
     return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
 
 
-def check_dial(text: str) -> str:
-    """The address to dial as HOST:PORT, from HOST[:PORT], ADDRESS[:PORT], V6 or [V6]:PORT."""
+def check_dial(text: str, default: int = DEFAULT_PORT) -> str:
+    """The address to dial as HOST:PORT, from HOST[:PORT], ADDRESS[:PORT], V6 or [V6]:PORT.
+
+    Without a port it gets the one of `default`.
+    """
     address = profiles.as_address(text)
     if address is not None and address.version == 6:
-        return f"[{address}]:{DEFAULT_PORT}"
+        return f"[{address}]:{default}"
     match = _DIAL.fullmatch(text)
     if match is None:
         raise CaError(f"{text!a} is not an address to dial: HOST[:PORT] or [V6]:PORT is allowed")
-    port = int(match["port"] or DEFAULT_PORT)
+    port = int(match["port"] or default)
     if not 0 < port < 65536:
         raise CaError(f"{text!a} is not an address to dial: the port must be 1 to 65535")
     return f"{_dialed_host(match)}:{port}"

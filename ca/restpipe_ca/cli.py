@@ -67,7 +67,8 @@ class _Desk:
         return self.store.unlock(lambda: self.given_passphrase() or _ask_passphrase(confirm=False))
 
     def dial(self, given: str | None) -> str:
-        return bundle.check_dial(given or commands.server_name(self.store, self.now) or _host_names()[0])
+        address = given or commands.server_name(self.store, self.now) or _host_names()[0]
+        return bundle.check_dial(address, self.store.port())
 
 
 _pass_desk = click.make_pass_decorator(_Desk)
@@ -93,7 +94,8 @@ _delivery = _options(
     click.option(
         "--dial",
         metavar="HOST[:PORT]",
-        help="Where clients find the server [default: the newest server issued, else this host].",
+        help="Where clients find the server [default: the newest server issued, else this host; "
+        "the port that it is configured to listen on].",
     ),
     click.option("--out", metavar="FILE", help="The bundle file [default: NAME.bundle]."),
     click.option(
@@ -133,16 +135,21 @@ def cli(context: click.Context, directory: Path, passphrase_file: Path | None) -
     is_flag=True,
     help="Encrypt the key; asks for the passphrase unless --passphrase-file is given.",
 )
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    help="Port that clients dial where --dial names none [default: 1234]. A server's start says which it is.",
+)
 @_pass_desk
-def init(desk: _Desk, name: str | None, days: int, passphrase: bool) -> None:
-    """Make the CA. Where one stands already, nothing happens."""
+def init(desk: _Desk, name: str | None, days: int, passphrase: bool, port: int | None) -> None:
+    """Make the CA. Where one stands already, nothing but its --port is changed."""
     title = name or f"RestPipe CA {_host_names()[0]}"[: profiles.MAX_COMMON_NAME - 9]
     secret = None
     if not desk.store.initialised:
         secret = desk.given_passphrase()
         if passphrase and secret is None:
             secret = _ask_passphrase(confirm=True)
-    made = commands.init(desk.store, title, desk.now, days=days, passphrase=secret)
+    made = commands.init(desk.store, title, desk.now, days=days, passphrase=secret, port=port)
     certificate = desk.store.certificate()
     end = authority.stamp(authority.not_after(certificate))
     what = "Made" if made else "There is already"

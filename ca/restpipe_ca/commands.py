@@ -37,10 +37,19 @@ def no_passphrase() -> bytes:
 
 
 def init(
-    store: Store, title: str, now: datetime, *, days: int = profiles.CA_DAYS, passphrase: bytes | None = None
+    store: Store,
+    title: str,
+    now: datetime,
+    *,
+    days: int = profiles.CA_DAYS,
+    passphrase: bytes | None = None,
+    port: int | None = None,
 ) -> bool:
-    """Make the CA. False, with nothing changed, if one stands there already."""
+    """Make the CA. False if one stands there already; then nothing but the port is changed."""
     if store.initialised:
+        if port is not None:
+            with store.writing():
+                store.put_port(port)
         return False
     ca = authority.create(title, now, days)
     files.make_directory(store.directory, DIRECTORY_MODE)
@@ -53,6 +62,8 @@ def init(
             raise CaError(
                 f"{store.path(KEY)} is missing, but this CA has issued certificates: put the key back"
             )
+        if port is not None:
+            store.put_port(port)
         store.put_authority(ca, ca.revocation_list([], 1, now), passphrase)
     return True
 

@@ -4,6 +4,7 @@
     ca.pem       the CA's certificate
     index.json   every certificate ever issued
     crl.pem      the revocation list, and the only record of what is revoked
+    port         what clients dial where an address names none; without it 1234
     *.pending    a bundle whose certificate is in the index but which has not reached its place yet
     lock         held by the one command that changes something
 
@@ -37,9 +38,10 @@ DEFAULT_DIRECTORY = Path("/var/lib/restpipe/ca")
 LOCK_TIMEOUT_S = 30.0
 
 KEY, CERTIFICATE, INDEX, CRL, LOCK = "ca.key", "ca.pem", "index.json", "crl.pem", "lock"
+PORT = "port"
 PENDING_SUFFIX = ".pending"
 _PENDING = re.compile(r"[0-9a-f]{2,40}\.pending")
-MODES = {KEY: 0o600, CERTIFICATE: 0o644, INDEX: 0o640, CRL: 0o644}
+MODES = {KEY: 0o600, CERTIFICATE: 0o644, INDEX: 0o640, CRL: 0o644, PORT: 0o644}
 PENDING_MODE = 0o600
 # Others may look in: a daemon that runs as another user reads the CA's certificate and the list here.
 DIRECTORY_MODE = 0o755
@@ -106,6 +108,18 @@ class Store:
                 raise CaError("is not signed by this CA")
             return found
 
+    def port(self) -> int:
+        """The one to dial where an address names none."""
+        try:
+            port = int(self.path(PORT).read_bytes())
+        except FileNotFoundError:
+            return bundle.DEFAULT_PORT
+        except ValueError:
+            port = 0
+        if not 0 < port < 65536:
+            raise CaError(f"{self.path(PORT)}: is no port: run restpipe-ca init --port PORT")
+        return port
+
     def pending(self, record: Record) -> Bundle | None:
         """The record's bundle, if it has not reached its place."""
         try:
@@ -134,6 +148,10 @@ class Store:
         self._replace(CERTIFICATE, bundle.pem(ca.certificate))
         key = bundle.key_pem(ca.key, passphrase)
         files.create(self.directory, KEY, key, MODES[KEY], inherit_owner=True)
+
+    def put_port(self, port: int) -> None:
+        """Replace the port."""
+        self._replace(PORT, f"{port}\n".encode())
 
     def put_records(self, records: Iterable[Record]) -> None:
         """Replace the index."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import re
 import socket
 import subprocess
@@ -21,6 +22,8 @@ from restpipe.identity.folder import Folder
 from restpipe.identity.installing import install, names_in_folder, read
 
 CA_FILES = ("ca.key", "ca.pem", "index.json")
+CA_PORT = "port"
+"""A file of the CA's: the port that its bundles name."""
 CA_TIMEOUT_S = 60.0
 BUNDLE = ".first.bundle"
 INSTALL = "restpipe identity install --role {role} BUNDLE"
@@ -36,6 +39,7 @@ def ensure(config: Config) -> bool:
     files = (tls.key, tls.certificate, tls.ca)
     missing = [path for path in files if not _stands(path, follow=True)]
     if not missing:
+        _tell_port(config)
         return False
     if len(missing) < len(files) or _stands(tls.crl):
         # Nobody can tell what is meant to be there.
@@ -80,7 +84,7 @@ def _make(config: Config) -> None:
         names_in_folder(tls)
         Folder(tls.directory).make()
         bundle.unlink(missing_ok=True)
-        _restpipe_ca(tls, "init")
+        _restpipe_ca(tls, "init", *_port_of(config))
         _restpipe_ca(tls, "issue", "--server", *names, "--out", str(bundle))
         install(read((bundle,)), config, time.time())
     except (RestPipeError, OSError) as error:
@@ -98,6 +102,29 @@ def _make(config: Config) -> None:
         tls.directory,
         ", ".join(names),
     )
+
+
+def _tell_port(config: Config) -> None:
+    """The port may have been configured since the CA was made; what it issues next is to name it."""
+    ca = config.tls.ca_directory
+    port = _port_of(config)
+    # Where the CA's folder is root's, root's part of the start does it (`restpipe identity make`).
+    if not port or not os.access(ca, os.W_OK) or not (ca / CA_FILES[0]).exists():
+        return
+    with contextlib.suppress(OSError, ValueError):
+        if (ca / CA_PORT).read_text().strip() == port[-1]:
+            return
+    try:
+        _restpipe_ca(config.tls, "init", *port)
+    except RestPipeError as error:
+        _log.warning("the CA in %s does not know that clients dial port %s: %s", ca, port[-1], error)
+
+
+def _port_of(config: Config) -> tuple[str, ...]:
+    """For `restpipe-ca init`. Nobody knows beforehand which port a free one will be."""
+    if config.role is Role.CLIENT or not config.pipe.port:
+        return ()
+    return "--port", str(config.pipe.port)
 
 
 def own_names() -> tuple[str, ...]:

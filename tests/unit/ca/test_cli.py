@@ -173,6 +173,26 @@ def test_who_dials_where(run: Run) -> None:
     assert Path("--1.bundle").exists()
 
 
+def test_the_port_is_the_one_that_the_ca_was_told(bare: Run) -> None:
+    def dialed(name: str, *more: str) -> str:
+        good(bare("issue", name, *more))
+        return Path(f"{name}.bundle").read_text().splitlines()[3].removeprefix("# dial: ")
+
+    good(bare("init", "--port", 4466))
+    assert dialed("web1") == "here.example.com:4466"
+    assert dialed("web2", "--dial", "::1") == "[::1]:4466"
+    assert dialed("web3", "--dial", "a:99") == "a:99"
+    key = Path("D/ca.key").read_bytes()
+    assert "There is already" in good(bare("init", "--port", 4467))
+    assert "There is already" in good(bare("init"))
+    assert dialed("web4") == "here.example.com:4467"
+    assert Path("D/ca.key").read_bytes() == key
+    Path("D/port").write_text("none\n")
+    assert "D/port: is no port: run restpipe-ca init --port PORT" in refused(bare("issue", "web5"))
+    good(bare("init", "--port", 1234))
+    assert dialed("web5") == "here.example.com:1234"
+
+
 def test_signing_a_request_made_elsewhere(run: Run) -> None:
     new_request("web1")
     out = good(run("sign", "r.pem"))

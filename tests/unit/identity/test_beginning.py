@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from restpipe.errors import ConfigError
 from restpipe.host.config import Config, Role
 from restpipe.identity import beginning
 from restpipe.identity.beginning import ensure, own_names
+from restpipe.identity.installing import read
 from tests.support.certificates import Made, leaf, openssl
 from tests.unit.identity.conftest import Configure
 
@@ -37,6 +40,39 @@ def test_a_first_start_makes_both_and_a_second_nothing(
     before = everything(tmp_path)
     assert not ensure(config)
     assert everything(tmp_path) == before
+
+
+def dialed(config: Config, name: str) -> str:
+    """Where a client of that name would dial."""
+    bundle = config.tls.directory.parent / f"{name}.bundle"
+    command = [sys.executable, "-m", "restpipe_ca", "--directory", str(config.tls.ca_directory)]
+    subprocess.run([*command, "issue", name, "--dial", "a", "--out", str(bundle)], check=True)
+    return read((bundle,)).dial
+
+
+def test_bundles_name_the_port_that_is_configured(configure: Configure) -> None:
+    config = configure(Role.SERVER, RP_PIPE_PORT="4466")
+    assert ensure(config)
+    assert dialed(config, "web1") == "a:4466"
+    # The next start has another one.
+    config = configure(Role.SERVER, BIND_PORT="4467")
+    assert not ensure(config)
+    assert dialed(config, "web2") == "a:4467"
+    # Which one it will be, nobody knows.
+    assert not ensure(configure(Role.SERVER, RP_PIPE_PORT="0"))
+    assert dialed(config, "web3") == "a:4467"
+
+
+def test_a_start_does_not_fail_for_the_port_of_bundles(
+    configure: Configure, caplog: pytest.LogCaptureFixture
+) -> None:
+    ensure(configure(Role.SERVER))
+    config = configure(Role.SERVER, RP_PIPE_PORT="4466")
+    (config.tls.ca_directory / "lock").unlink()
+    (config.tls.ca_directory / "lock").mkdir()
+    assert not ensure(config)
+    (line,) = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
+    assert line.startswith(f"the CA in {config.tls.ca_directory} does not know that clients dial port 4466: ")
 
 
 def stand(config: Config, *names: str) -> None:
