@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +60,15 @@ def _begin(process: str, role: Role, file: Path | None, parent: int | None) -> C
     logs.configure(config.log, process=process)
     # Where there is a parent, it has said it.
     if parent is None:
-        _tell_without_effect("environment variable", without_effect())
-        _tell_without_effect("constant", config.ignored)
+        for line in _mistakes(config):
+            _log.warning("%s", line)
     return config
 
 
-def _tell_without_effect(what: str, names: Sequence[str]) -> None:
-    if names:
-        _log.warning("no option has this %s: %s", what, ", ".join(names))
+def _mistakes(config: Config) -> list[str]:
+    """What is set and has no effect, in words."""
+    found = {"environment variable": without_effect(), "constant": config.ignored}
+    return [f"no option has this {what}: {', '.join(names)}" for what, names in found.items() if names]
 
 
 _ROLES = click.Choice([role.value for role in Role])
@@ -152,7 +152,7 @@ def handlers(ctx: click.Context, role: Role, file: Path | None, parent: int | No
 @_config_option
 @click.option("--markdown", is_flag=True, help="All options there are, as a table (without ROLE: of both).")
 @click.option("--json", "as_json", is_flag=True, help="What is in force, for machines.")
-@click.option("--check", is_flag=True, help="Only say what is wrong, if anything is (exit status 78).")
+@click.option("--check", is_flag=True, help="Only say what is wrong; an error ends with status 78.")
 def config(role: Role | None, file: Path | None, markdown: bool, as_json: bool, check: bool) -> None:
     """Show the configuration in force, and where each value comes from."""
     if markdown:
@@ -161,6 +161,8 @@ def config(role: Role | None, file: Path | None, markdown: bool, as_json: bool, 
         raise click.UsageError("Missing argument 'ROLE': server or client.")
     else:
         in_force = load(role, file=file)
+        for line in _mistakes(in_force):
+            click.echo(f"restpipe: {line}", err=True)
         if not check:
             click.echo(config_text.as_json(in_force) if as_json else config_text.in_force(in_force))
 

@@ -199,6 +199,26 @@ def test_a_constant_without_effect_is_told(
     del sys.modules["settings_for_cli"]
 
 
+@pytest.mark.parametrize("options", [(), ("--json",), ("--check",)])
+def test_config_tells_what_has_no_effect(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = invoke("config", "server", *options)
+    (tmp_path / "settings_to_check.py").write_text("PIPE_PROT = 5")
+    monkeypatch.setenv("RP_SERVER_USER_CONFIG_MODULE", "settings_to_check")
+    monkeypatch.setenv("RP_PIPE_PROT", "5")
+    # Apart, so that what is for machines stays so.
+    done = subprocess.run(
+        [sys.executable, "-m", "restpipe", "config", "server", *options], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, before.output)
+    assert done.stderr.splitlines() == [
+        "restpipe: no option has this environment variable: RP_PIPE_PROT (RP_PIPE_PORT?)",
+        "restpipe: no option has this constant: PIPE_PROT (PIPE_PORT?)",
+    ]
+
+
 def test_the_variable_of_an_example_is_no_mistake(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
