@@ -203,8 +203,12 @@ def install(files: tuple[Path, ...], role: Role | None, file: Path | None) -> No
     pid = running.reload(config.sockets.events)
     if pid is None:
         click.echo(f"No {role} runs here yet: systemctl start restpipe-{role} (or: restpipe run {role}).")
-    else:
+        return
+    folder = running.folder_of(pid, role)
+    if folder == installed.directory:
         click.echo(f"The {role} that runs here (process {pid}) takes it up now.")
+    elif folder is not None:
+        click.echo(f"The {role} that runs here (process {pid}) has its identity in {folder}, not there.")
 
 
 def _tell_address(dial: str, config: Config) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import socket
 import struct
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
-from restpipe.errors import RestPipeError
+from restpipe.errors import ConfigError, RestPipeError
+from restpipe.host.config import DEFAULT, Role, load
 
 _CREDENTIALS = struct.Struct("3i")
 _MANAGER = 1
@@ -40,6 +43,44 @@ def reload(events: Path) -> int | None:
             return pid if _hang_up(process, pid) else None
         finally:
             os.close(process)
+
+
+def folder_of(pid: int, role: Role) -> Path | None:
+    """`tls.directory` as that daemon's own surroundings have it; None where nobody can tell from here."""
+    process = Path(f"/proc/{pid}")
+    try:
+        words = (process / "cmdline").read_bytes().decode().split("\0")
+        variables = (process / "environ").read_bytes().decode().split("\0")
+        elsewhere = (process / "cwd").readlink() != Path.cwd()
+    except (OSError, ValueError):
+        return None
+    environ = {name: value for name, _, value in (each.partition("=") for each in variables)}
+    if any(environ.get(f"RP_{each.upper()}_USER_CONFIG_MODULE") for each in Role):
+        # Code that is another process' to run.
+        return None
+    try:
+        config = load(role, environ, _file_in(words))
+    except ConfigError:
+        return None
+    given = [config.sources["tls.directory"], environ.get("RP_CONFIG_FILE", ""), str(_file_in(words) or "")]
+    if elsewhere and any(_is_relative(text, environ) for text in given):
+        return None
+    return config.tls.directory
+
+
+def _file_in(words: list[str]) -> Path | None:
+    for word, after in itertools.pairwise([*words, ""]):
+        if word == "--config":
+            return Path(after)
+        if word.startswith("--config="):
+            return Path(word.partition("=")[2])
+    return None
+
+
+def _is_relative(text: str, environ: Mapping[str, str]) -> bool:
+    """Of a path, or of a source: then the path in the variable that it names."""
+    path = environ.get(text.removeprefix("environment "), text)
+    return path not in ("", DEFAULT) and not Path(path).is_absolute()
 
 
 def _by_the_manager(unit: str) -> int | None:

@@ -17,6 +17,8 @@ from restpipe.cli import cli
 from restpipe.errors import ConfigError, NotConnected
 from restpipe.host import logs
 from restpipe.host.config import Config, Role
+from restpipe.identity import running
+from tests.support.certificates import authority, leaf
 
 
 @pytest.fixture(autouse=True)
@@ -226,3 +228,29 @@ def test_the_variable_of_an_example_is_no_mistake(
     monkeypatch.setenv("RP_FILES_ROOT", "/srv")
     assert invoke("pipe", "server").exit_code == 5
     assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    ("folder", "told"),
+    [
+        ("client", "The client that runs here (process 7) takes it up now.\n"),
+        ("other", "The client that runs here (process 7) has its identity in {other}, not there.\n"),
+        ("", ""),
+    ],
+)
+def test_a_daemon_takes_up_only_what_is_its_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, folder: str, told: str
+) -> None:
+    ca = authority("CA")
+    files = leaf("web1", ca).write(tmp_path / "from", ca)
+    monkeypatch.setenv("RP_CLIENT_CERT_PATH", str(tmp_path / "client"))
+    monkeypatch.delenv("RP_CONFIG_FILE")
+    monkeypatch.setattr(running, "reload", lambda events: 7)
+    monkeypatch.setattr(running, "folder_of", lambda pid, role: tmp_path / folder if folder else None)
+    done = invoke(
+        "identity", "install", *(str(files / f"{name}.pem") for name in ("key", "certificate", "ca"))
+    )
+    assert done.exit_code == 0, done.output
+    first, _, rest = done.output.partition("\n")
+    assert first.startswith("Installed client web1 in ")
+    assert rest == told.format(other=tmp_path / "other")
