@@ -23,6 +23,7 @@ from restpipe.errors import ConfigError
 from restpipe.host import logs, loop
 from restpipe.host.config import Config, Role
 from restpipe.host.notify import Notifier
+from restpipe.transport.unix import is_served
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ def main(config: Config, passthrough: Sequence[str] = ()) -> int:
     """
     logs.configure(config.log, process="run")
     _make_folder(config.sockets.directory)
+    _check_alone(config)
     notifier = Notifier()
 
     def up() -> None:
@@ -93,6 +95,21 @@ def _make_folder(path: Path) -> None:
         path.mkdir(mode=0o750, parents=True, exist_ok=True)
     except OSError as exc:
         raise ConfigError(f"sockets.directory: {path}: cannot be made: {exc.strerror}") from exc
+
+
+def _check_alone(config: Config) -> None:
+    """Before any child starts: a handler worker would join the daemon that is there, and answer for it."""
+    sockets = config.sockets
+    for path in (sockets.events, sockets.handlers, sockets.web):
+        try:
+            served = is_served(path)
+        except OSError as exc:
+            raise ConfigError(f"sockets.directory: {path}: {exc.strerror or exc}") from exc
+        if served:
+            raise ConfigError(
+                f"a {config.role} runs here already, another process serves {path}: end it first, "
+                "or set RP_SOCKETS_DIRECTORY to another folder"
+            )
 
 
 class ProcessTree:

@@ -45,6 +45,19 @@ def remove_own(path: Path, inode: int) -> None:
             path.unlink()
 
 
+def is_served(path: Path) -> bool:
+    """Whether a process listens at `path`. `OSError` when that cannot be found out."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        except (BlockingIOError, TimeoutError):
+            pass  # it has more callers than it takes
+    return True
+
+
 def _remove_stale(path: Path) -> None:
     """A socket that nobody answers at is a leftover; anything else in its place is not ours to touch."""
     try:
@@ -52,11 +65,6 @@ def _remove_stale(path: Path) -> None:
             raise FileExistsError(f"{path} is in the way and is no socket")
     except FileNotFoundError:
         return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink()
-            return
-    raise FileExistsError(f"{path} is served by another process")
+    if is_served(path):
+        raise FileExistsError(f"{path} is served by another process")
+    path.unlink(missing_ok=True)

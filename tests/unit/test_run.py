@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -16,9 +17,10 @@ import pytest
 
 import restpipe
 from restpipe.errors import ConfigError
-from restpipe.host import logs
+from restpipe.host import logs, loop
 from restpipe.host.config import Config, Role, load
 from restpipe.run import Job, ProcessTree, jobs, main
+from restpipe.transport.unix import unix_socket
 
 PATIENCE_S = 30.0
 
@@ -295,6 +297,42 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.Monkey
         ConfigError, match=r"^sockets\.directory: .*/file/x: cannot be made: Not a directory$"
     ):
         main(config)
+
+
+@pytest.mark.parametrize("name", ["events", "handlers", "web"])
+def test_a_second_one_ends_before_it_starts_anything(
+    config: Config, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(logs, "configure", lambda log, *, process: None)
+    monkeypatch.setattr("restpipe.run.jobs", lambda *_: pytest.fail("children were to be started"))
+    path = getattr(config.sockets, name)
+    with (
+        unix_socket(path, 0o600),
+        pytest.raises(
+            ConfigError, match=f"^a server runs here already, another process serves {path}: end it first, "
+        ),
+    ):
+        main(config)
+    path.unlink()
+
+
+def test_a_socket_that_cannot_be_asked(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(logs, "configure", lambda log, *, process: None)
+    monkeypatch.setattr("restpipe.run.is_served", refuse)
+    with pytest.raises(ConfigError, match=r"^sockets\.directory: .*/events\.sock: Permission denied$"):
+        main(config)
+
+
+def test_leftover_sockets_are_no_second_one(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "configure", lambda log, *, process: None)
+    monkeypatch.setattr("restpipe.run.jobs", lambda *_: [Job("a", ["true"])])
+    monkeypatch.setattr(loop, "run", lambda main: main.close())
+    unix_socket(config.sockets.events, 0o600).close()
+    assert main(config) == 0
+    config.sockets.events.unlink()
 
 
 PARENT = """

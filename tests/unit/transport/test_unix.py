@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from restpipe.transport.unix import inode_of, remove_own, unix_socket
+from restpipe.transport.unix import inode_of, is_served, remove_own, unix_socket
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +47,16 @@ def test_a_socket_that_is_served_stays(tmp_path: Path) -> None:
             caller.connect(str(path))
         first.accept()[0].close()
         assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_served_is_what_somebody_listens_at(tmp_path: Path) -> None:
+    path = tmp_path / "web.sock"
+    assert not is_served(path)
+    with unix_socket(path, 0o600) as sock:
+        assert is_served(path)
+        sock.listen(0)  # the first caller still waits: there is no room for a second
+        assert is_served(path)
+    assert not is_served(path)
 
 
 def test_whatever_else_is_there_stays(tmp_path: Path) -> None:
