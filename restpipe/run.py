@@ -21,8 +21,9 @@ from pathlib import Path
 import restpipe
 from restpipe.errors import ConfigError
 from restpipe.host import logs, loop
-from restpipe.host.config import Config, Role
+from restpipe.host.config import Config, Role, join_address
 from restpipe.host.notify import Notifier
+from restpipe.transport.listener import listening_socket
 from restpipe.transport.unix import is_served
 
 logger = logging.getLogger(__name__)
@@ -43,8 +44,6 @@ class Job:
 
     name: str
     command: Sequence[str]
-    essential: bool = True
-    """Nothing works without it: if it refuses its configuration at the start, all ends."""
 
 
 def main(config: Config, passthrough: Sequence[str] = ()) -> int:
@@ -58,7 +57,7 @@ def main(config: Config, passthrough: Sequence[str] = ()) -> int:
     notifier = Notifier()
 
     def up() -> None:
-        logger.info("%s is up; try: %s", config.role, example(config))
+        logger.info("%s is up, and %s: %s", config.role, _what_next(config), example(config))
         notifier.ready(f"{config.role} is up")
 
     tree = ProcessTree(jobs(config, passthrough), config.pipe.drain_timeout_s + KILL_AFTER_S, up)
@@ -78,7 +77,7 @@ def jobs(config: Config, passthrough: Sequence[str] = ()) -> list[Job]:
         Job("pipe", [*python, "pipe", *common]),
         Job("web", [*python, "web", *common]),
         *(
-            Job(f"handlers {n}" if many > 1 else "handlers", [*python, "handlers", *common], essential=False)
+            Job(f"handlers {n}" if many > 1 else "handlers", [*python, "handlers", *common])
             for n in range(1, many + 1)
         ),
     ]
@@ -88,6 +87,14 @@ def example(config: Config) -> str:
     """A command line that shows that it works."""
     path = "client/localhost/time" if config.role is Role.SERVER else "server/time"
     return f"curl --unix-socket {config.sockets.web} http://localhost/{path}"
+
+
+def _what_next(config: Config) -> str:
+    """Being up is not being connected: the other side may not be there yet."""
+    if config.role is Role.SERVER:
+        address = join_address(config.pipe.bind, config.pipe.port)
+        return f"listens at {address}; with a client on this host, try"
+    return f"dials {', '.join(config.pipe.servers)}; when it is connected, try"
 
 
 def _make_folder(path: Path) -> None:
@@ -110,6 +117,17 @@ def _check_alone(config: Config) -> None:
                 f"a {config.role} runs here already, another process serves {path}: end it first, "
                 "or set RP_SOCKETS_DIRECTORY to another folder"
             )
+    if config.role is Role.SERVER:
+        _check_port(config.pipe.bind, config.pipe.port)
+
+
+def _check_port(bind: str, port: int) -> None:
+    """The daemon would be started again for ever: under systemd a port may become free by itself."""
+    try:
+        listening_socket(bind, port).close()
+    except OSError as exc:
+        address = join_address(bind, port)
+        raise ConfigError(f"pipe.bind, pipe.port: cannot listen at {address}: {exc.strerror}") from exc
 
 
 class ProcessTree:
@@ -127,10 +145,10 @@ class ProcessTree:
         self._first_ready = asyncio.Event()
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self.status = 0
-        """Set by a child without which nothing works."""
+        """Set by a child that refused its configuration."""
 
     async def run(self) -> None:
-        """Until cancelled, or until an essential child refuses its configuration. No child is left then."""
+        """Until cancelled, or until a child refuses its configuration at its start. No child is left then."""
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
         try:
             async with asyncio.TaskGroup() as group:
@@ -155,7 +173,8 @@ class ProcessTree:
         while True:
             started = time.monotonic()
             status = await self._once(job)
-            if status == os.EX_CONFIG and job.essential and job.name in self._not_ready:
+            if status == os.EX_CONFIG and job.name in self._not_ready:
+                logger.error("%s cannot be run with this configuration: all ends", job.name)
                 self.status = status
                 raise _Refused
             failures = 1 if time.monotonic() - started > SETTLED_S else failures + 1
@@ -200,7 +219,7 @@ class ProcessTree:
 
 
 class _Refused(Exception):
-    """An essential child refused its configuration."""
+    """A child refused its configuration before it was ever ready: starting it again is in vain."""
 
 
 def _start(job: Job, notify_address: str) -> subprocess.Popen[bytes]:

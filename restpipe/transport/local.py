@@ -166,10 +166,10 @@ class DaemonLink:
             raise
         await self._lost.wait()
 
-    def _report(self, reason: str) -> None:
+    def _report(self, reason: str, level: int = logging.WARNING) -> None:
         """The same failure again is no news."""
         if reason != self._reason:
-            _log.warning("%s", reason)
+            _log.log(level, "%s", reason)
         self._reason = reason
 
     # LinkOwner.

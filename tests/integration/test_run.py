@@ -10,8 +10,8 @@ import pytest
 
 from tests.support.conditions import wait_for
 from tests.support.identities import Authority
-from tests.support.nodes import Node, Pair
-from tests.support.processes import children, command_line
+from tests.support.nodes import Node, Options, Pair
+from tests.support.processes import Process, children, command_line
 
 
 def child(node: Node, part: str) -> int | None:
@@ -100,3 +100,31 @@ def test_a_reload_takes_up_new_code_in_place(authority: Authority, folder: Path)
         wait_for(lambda: answers(3), "the third code")
         assert child(pair.server, "handlers") == pid
         run.wait_log("configuration, certificates and revocation lists reloaded")
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"handlers": {"event_class": "nothing.Here"}}, "cannot import nothing: "),
+        ({"tls": {"key": "none.pem"}}, "none.pem"),
+    ],
+)
+def test_what_cannot_be_configured_so_ends_it(
+    authority: Authority, folder: Path, options: Options, line: str
+) -> None:
+    with Pair(folder, authority, server=options) as pair:
+        run = pair.server.run(ready=False)
+        assert run.wait_end() == os.EX_CONFIG, run.log_text()
+        assert line in run.log_text()
+        assert "starting it again" not in run.log_text()
+
+
+def test_a_second_one_leaves_the_first_alone(authority: Authority, folder: Path) -> None:
+    with Pair(folder, authority) as pair:
+        pair.run()
+        second = Process("second", pair.server.command("run"), folder)
+        assert second.wait_end() == os.EX_CONFIG, second.log_text()
+        (line,) = second.log_text().splitlines()
+        assert "a server runs here already" in line
+        assert pair.server.processes["run"].log_text().count("a handler worker has come") == 1
+        pair.client.wait_answer("/server/time")

@@ -20,7 +20,9 @@ from restpipe.errors import ConfigError
 from restpipe.host import logs, loop
 from restpipe.host.config import Config, Role, load
 from restpipe.run import Job, ProcessTree, jobs, main
+from restpipe.transport.listener import listening_socket
 from restpipe.transport.unix import unix_socket
+from tests.support.nodes import free_port
 
 PATIENCE_S = 30.0
 
@@ -36,11 +38,11 @@ class Journal:
         path.touch()
         self._path = path
 
-    def job(self, name: str, script: str, *, essential: bool = True) -> Job:
+    def job(self, name: str, script: str) -> Job:
         note = (
             f"import os; f = open({str(self._path)!r}, 'a'); print({name!r}, os.getpid(), file=f, flush=True)"
         )
-        return Job(name, [sys.executable, "-c", f"{note}; f.close()\n{textwrap.dedent(script)}"], essential)
+        return Job(name, [sys.executable, "-c", f"{note}; f.close()\n{textwrap.dedent(script)}"])
 
     def starts(self, name: str) -> list[int]:
         lines = [line.split() for line in self._path.read_text().splitlines()]
@@ -156,20 +158,23 @@ def test_what_it_started_itself_goes_with_it(journal: Journal) -> None:
     asyncio.run(scenario())
 
 
-def test_an_essential_child_that_refuses_its_configuration_ends_all(journal: Journal) -> None:
+def test_a_child_that_refuses_its_configuration_ends_all(
+    journal: Journal, caplog: pytest.LogCaptureFixture
+) -> None:
     async def scenario() -> None:
         async with running(journal.job("a", STAY), journal.job("b", REFUSE)) as tree:
             await tree.task
         assert tree.tree.status == os.EX_CONFIG
         assert not any(map(alive, journal.starts("a")))
         assert len(journal.starts("b")) == 1
+        assert caplog.messages == ["b cannot be run with this configuration: all ends"]
 
     asyncio.run(scenario())
 
 
-def test_a_handler_worker_that_cannot_start_is_tried_again(journal: Journal) -> None:
+def test_a_child_that_fails_by_anything_else_is_tried_again(journal: Journal) -> None:
     async def scenario() -> None:
-        async with running(journal.job("a", STAY), journal.job("b", REFUSE, essential=False)) as tree:
+        async with running(journal.job("a", STAY), journal.job("b", "raise SystemExit(1)")) as tree:
             await journal.started("b", 3)
             assert not tree.task.done()
             assert alive(journal.starts("a")[0])
@@ -270,7 +275,7 @@ def test_a_command_that_does_not_exist_is_tried_again(
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    (tmp_path / "f.toml").write_text("[handlers]\nworkers = 2")
+    (tmp_path / "f.toml").write_text(f"[handlers]\nworkers = 2\n[pipe]\nport = {free_port()}")
     return load(Role.SERVER, {"RP_RUNTIME_DIR": str(tmp_path / "sockets")}, tmp_path / "f.toml")
 
 
@@ -278,7 +283,6 @@ def test_the_commands_are_those_of_systemd(config: Config, monkeypatch: pytest.M
     monkeypatch.chdir("/")
     found = jobs(config, ("--config", "f.toml"))
     assert [job.name for job in found] == ["pipe", "web", "handlers 1", "handlers 2"]
-    assert [job.essential for job in found] == [True, True, False, False]
     common = ["server", "--config", "f.toml", "--parent", str(os.getpid())]
     assert found[0].command == [sys.executable, "-P", "-m", "restpipe", "pipe", *common]
     assert found[3].command == [sys.executable, "-P", "-m", "restpipe", "handlers", *common]
@@ -326,6 +330,20 @@ def test_a_socket_that_cannot_be_asked(config: Config, monkeypatch: pytest.Monke
         main(config)
 
 
+def test_a_port_that_is_taken_ends_it_before_it_starts_anything(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "configure", lambda log, *, process: None)
+    monkeypatch.setattr("restpipe.run.jobs", lambda *_: pytest.fail("children were to be started"))
+    port = config.pipe.port
+    expected = rf"^pipe\.bind, pipe\.port: cannot listen at .*:{port}: Address already in use$"
+    with (
+        listening_socket("0.0.0.0", port),  # noqa: S104
+        pytest.raises(ConfigError, match=expected),
+    ):
+        main(config)
+
+
 def test_leftover_sockets_are_no_second_one(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "configure", lambda log, *, process: None)
     monkeypatch.setattr("restpipe.run.jobs", lambda *_: [Job("a", ["true"])])
@@ -369,8 +387,8 @@ def test_it_says_how_to_try_it_and_ends_on_signals(foreground: subprocess.Popen[
     assert foreground.stderr
     line = foreground.stderr.readline()
     assert (
-        f"client is up; try: curl --unix-socket {tmp_path}/sockets/web.sock http://localhost/server/time"
-        in line
+        "client is up, and dials localhost:1234; when it is connected, try: "
+        f"curl --unix-socket {tmp_path}/sockets/web.sock http://localhost/server/time" in line
     )
     foreground.send_signal(signal.SIGINT)
     assert foreground.stderr.read() == ""  # the end of it means that the children have ended too
