@@ -94,7 +94,10 @@ class Dispatcher:
         self._tell(self._capacity.async_changed(under_way))
 
     def _stuck_changed(self, stuck: int) -> None:
-        _log.warning("%d threads are held by events that nobody waits for any more", stuck)
+        if stuck:
+            _log.warning("%d threads are held by events that nobody waits for any more", stuck)
+        else:
+            _log.info("no thread is held any more by an event that nobody waits for")
         self._tell(self._capacity.stuck_changed(stuck))
 
     def _tell(self, capacity: int | None) -> None:

@@ -59,7 +59,7 @@ async def _send_stream(
     except BaseException as exc:
         if ends_task(exc):
             raise
-        _log.exception("a stream failed before its first byte")
+        _log.exception("%s: its stream failed before the first byte", _which(exchange))
         return answer_of_exception(exc)
     # A file may grow while it is sent, but its length is told already.
     first = first[:length]
@@ -72,9 +72,14 @@ async def _send_stream(
     except BaseException as exc:
         if ends_task(exc):
             raise
-        _log.exception("a stream broke off")
+        _log.exception("%s: its stream broke off", _which(exchange))
         raise StreamReset(Code.REPLY_BROKEN, f"{type(exc).__name__}: {exc}", Delivered.YES) from None
     return None
+
+
+def _which(exchange: IncomingEvent) -> str:
+    event = exchange.event
+    return f"event {event.id.hex()}, {event.verb} {event.target:.200}"
 
 
 async def _send_rest(

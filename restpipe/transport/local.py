@@ -18,6 +18,8 @@ from restpipe.transport.link import Link
 
 HEARTBEAT_S = 5.0
 HANDSHAKE_S = 5.0
+RESTART_S = 15.0
+"""A daemon that stops in good order drains for a while; one that is not back by then is missed."""
 MAX_EXCHANGES = 8192
 """Events under way on one worker's link; past it `open` refuses."""
 
@@ -60,6 +62,10 @@ class DaemonLink:
         self._lost = asyncio.Event()
         self._idle = asyncio.Event()
         self._reason = ""
+        self._level = 0
+        """At which the reason was said."""
+        self._patient_until = 0.0
+        """The daemon has said that it stops: that it is gone until then is in good order."""
 
     # For the worker.
 
@@ -166,10 +172,13 @@ class DaemonLink:
             raise
         await self._lost.wait()
 
-    def _report(self, reason: str, level: int = logging.WARNING) -> None:
-        """The same failure again is no news."""
-        if reason != self._reason:
+    def _report(self, reason: str) -> None:
+        """The same failure again is no news, but that it lasts is."""
+        expected = asyncio.get_running_loop().time() < self._patient_until
+        level = logging.INFO if expected else logging.WARNING
+        if reason != self._reason or level > self._level:
             _log.log(level, "%s", reason)
+            self._level = level
         self._reason = reason
 
     # LinkOwner.
@@ -204,6 +213,8 @@ class DaemonLink:
         match frame.kind:
             case Kind.WELCOME:
                 self._reason = ""
+                self._level = 0
+                self._patient_until = 0.0
                 self._backoff.reset()
                 session = link.connection.session
                 if session is not None:
@@ -212,6 +223,8 @@ class DaemonLink:
                 self._connected.set()
             case Kind.GOAWAY:
                 goaway = read_message(Goaway(), frame)
+                if goaway.code == Code.SHUTDOWN:
+                    self._patient_until = link.loop.time() + RESTART_S
                 self._report(f"the pipe daemon goes: {goaway.detail}")
                 self._connected.clear()
             case Kind.NOTICE if self._on_notice is not None:

@@ -41,11 +41,15 @@ def test_either_may_start_first_and_ctrl_c_ends_all_of_it(
         for node in nodes:
             run = node.processes["run"]
             pids = run.pids()
+            before = len(run.log_text())
             run.send(signal.SIGINT)
             assert run.wait_end() == 0, run.log_text()
             wait_for(lambda pids=pids: all(map(ends, pids)), f"nothing is left of {pids}")
             assert not list(node.sockets.iterdir())
             assert "Traceback" not in run.log_text()
+            # Nobody is alarmed by a stop in good order. (A client whose server stopped first says so.)
+            alarms = [line for line in run.log_text()[before:].splitlines() if " WARNING " in line]
+            assert [line for line in alarms if "cannot connect" not in line] == []
 
 
 def test_a_child_that_is_killed_is_started_again(authority: Authority, folder: Path) -> None:

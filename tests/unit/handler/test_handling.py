@@ -7,6 +7,7 @@ import gc
 import gzip
 import io
 import os
+import re
 import sys
 import threading
 import weakref
@@ -361,17 +362,25 @@ def test_streams(pipe: PipeTester, tmp_path: Path) -> None:
     assert pipe.get("/unpacked").data == b"0" * LARGE
 
 
-def test_a_stream_that_fails_before_its_first_byte_is_answered(pipe: PipeTester) -> None:
+def test_a_stream_that_fails_before_its_first_byte_is_answered(
+    pipe: PipeTester, caplog: pytest.LogCaptureFixture
+) -> None:
     result = pipe.get("/broken//0")
     assert (result.status, result.code, result.failure) == (500, 251, None)
     assert result.json()["exception"]["message"] == "broken"
+    (line,) = caplog.messages
+    assert re.fullmatch(r"event [0-9a-f]{32}, GET /broken//0: its stream failed before the first byte", line)
 
 
-def test_a_stream_that_fails_later_never_looks_whole(pipe: PipeTester) -> None:
+def test_a_stream_that_fails_later_never_looks_whole(
+    pipe: PipeTester, caplog: pytest.LogCaptureFixture
+) -> None:
     result = pipe.get("/broken//3")
     assert result.status == 200
     assert result.failure is not None
     assert (result.failure.code, result.failure.delivered) == (Code.REPLY_BROKEN, Delivered.YES)
+    wait_for(lambda: caplog.messages, "it is said")
+    assert re.fullmatch(r"event [0-9a-f]{32}, GET /broken//3: its stream broke off", caplog.messages[0])
 
 
 @pytest.mark.parametrize("verb", ["GET", "POST"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import logging
 import os
 import sys
 import tempfile
@@ -256,7 +257,11 @@ def test_a_cancelled_event_reaches_the_method(run: Run, config: Config, eventual
     run(main())
 
 
-def test_a_stuck_thread_lowers_the_capacity(run: Run, config: Config, eventually: Eventually) -> None:
+def test_a_stuck_thread_lowers_the_capacity(
+    run: Run, config: Config, eventually: Eventually, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "restpipe.handler.dispatch")
+
     async def main() -> None:
         handler = Handler()
         async with FakeDaemon(config.sockets.handlers) as daemon, working(config, handler):
@@ -269,6 +274,11 @@ def test_a_stuck_thread_lowers_the_capacity(run: Run, config: Config, eventually
             await eventually(lambda: daemon.capacities == [1, 2])
 
     run(main())
+    said = [(r.levelname, r.getMessage()) for r in caplog.records if r.name == "restpipe.handler.dispatch"]
+    assert said == [
+        ("WARNING", "1 threads are held by events that nobody waits for any more"),
+        ("INFO", "no thread is held any more by an event that nobody waits for"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -228,6 +229,31 @@ def test_an_event_that_was_still_here_when_the_link_broke_was_not_delivered(tmp_
     run(main())
 
 
+def test_a_daemon_that_stops_in_good_order_is_no_cause_for_alarm_until_it_stays_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        with logged("restpipe.transport.local") as lines:
+            async with worker(tmp_path) as (link, daemon):
+                daemon.say(Kind.GOAWAY, Goaway(code=Code.SHUTDOWN, detail="stops").SerializeToString())
+                await until(lambda: not link.connected)
+                await daemon.stop()
+                await until(lambda: any("cannot reach" in line for line in lines.texts))
+                assert len(lines.texts) == 3
+                assert lines.at_least(logging.WARNING) == []
+                link._patient_until = 0.0
+                await until(lambda: link._level == logging.WARNING)
+                missed = lines.at_least(logging.WARNING)
+                assert len(missed) == 1
+                assert "cannot reach the pipe daemon" in missed[0]
+                await daemon.start()
+                await link.wait_connected()
+                await daemon.stop()
+                await until(lambda: len(lines.at_least(logging.WARNING)) > 1)
+
+    run(main())
+
+
 def test_a_refusal_is_said_once_and_tried_again(tmp_path: Path) -> None:
     async def main() -> None:
         with logged("restpipe.transport.local") as lines:
@@ -236,7 +262,7 @@ def test_a_refusal_is_said_once_and_tried_again(tmp_path: Path) -> None:
                 assert not link.connected
                 daemon.welcoming = True
                 await link.wait_connected()
-        assert "the pipe daemon goes: full" in lines.texts
+        assert "the pipe daemon goes: full" in lines.at_least(logging.WARNING)
 
     run(main())
 
