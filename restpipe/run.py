@@ -101,7 +101,9 @@ def _make_folder(path: Path) -> None:
     try:
         path.mkdir(mode=0o750, parents=True, exist_ok=True)
     except OSError as exc:
-        raise ConfigError(f"sockets.directory: {path}: cannot be made: {exc.strerror}") from exc
+        denied = isinstance(exc, PermissionError)
+        advice = "; XDG_RUNTIME_DIR or RP_SOCKETS_DIRECTORY names another place" if denied else ""
+        raise ConfigError(f"sockets.directory: {path}: cannot be made: {exc.strerror}{advice}") from exc
 
 
 def _check_alone(config: Config) -> None:

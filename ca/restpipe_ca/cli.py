@@ -43,8 +43,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # What is still buffered would raise again when the interpreter closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        _complain(f"{error.filename or ''}: {error.strerror or error}".removeprefix(": "))
+        _complain(f"{error.filename or ''}: {error.strerror or error}{_advice(error)}".removeprefix(": "))
     return 1
+
+
+def _advice(error: OSError) -> str:
+    """Only root may use the usual folder."""
+    usual = Path(str(error.filename or "")).is_relative_to(DEFAULT_DIRECTORY.parent)
+    denied = isinstance(error, PermissionError) and usual
+    return "; --directory or RP_CA_DIRECTORY names another folder" if denied else ""
 
 
 def _complain(text: str) -> None:

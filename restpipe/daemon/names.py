@@ -108,7 +108,7 @@ class KnownClients:
                 draft.write_text(json.dumps(known))
                 draft.replace(self._path)
             except OSError as error:
-                _log.error("%s: cannot be written: %s", self._path, error.strerror)
+                _log.error("state.directory: %s: cannot be written: %s", self._path, error.strerror)
             else:
                 self._written = known
 

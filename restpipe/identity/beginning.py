@@ -18,7 +18,7 @@ from pathlib import Path
 
 from restpipe.errors import ConfigError, RestPipeError
 from restpipe.host.config import Config, Role, Tls
-from restpipe.identity.folder import Folder
+from restpipe.identity.folder import Folder, reason
 from restpipe.identity.installing import install, names_in_folder, read
 
 CA_FILES = ("ca.key", "ca.pem", "index.json")
@@ -61,7 +61,7 @@ def _stands(path: Path, *, follow: bool = False) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
+        raise ConfigError(f"{path}: {reason(error)}") from error
     return True
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from restpipe.errors import RestPipeError
 from restpipe.host.config import Config
 from restpipe.identity.checks import faults_of, rehearse
+from restpipe.identity.folder import reason
 from restpipe.identity.installing import REQUEST_KEY
 from restpipe.identity.material import Material, read_files
 from restpipe.transport.certificates import describe, issuer_name, stamp
@@ -21,7 +22,7 @@ def facts_of(config: Config, now: float) -> dict[str, Any]:
     try:
         return _facts_of(config, now)
     except PermissionError as error:
-        raise RestPipeError(f"{error.filename}: {error.strerror}") from error
+        raise RestPipeError(f"{error.filename}: {reason(error)}") from error
 
 
 def _facts_of(config: Config, now: float) -> dict[str, Any]:

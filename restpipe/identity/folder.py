@@ -32,6 +32,12 @@ Contents = Mapping[str, tuple[bytes, int]]
 """Data and mode of each file, by name."""
 
 
+def reason(error: OSError) -> str:
+    """Why the folder cannot be used. Who may not use this one is told how to name another."""
+    denied = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+    return f"{error.strerror}{'; RP_TLS_DIRECTORY (tls.directory) names another folder' if denied else ''}"
+
+
 class Folder:
     """An opened folder. All is done with the rights of its owner, so that what root installs is the owner's,
     and no link that the owner has laid leads root astray. To be used as a context manager."""
@@ -220,4 +226,4 @@ def _about(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RestPipeError(f"{path}: {error.strerror}") from error
+        raise RestPipeError(f"{path}: {reason(error)}") from error

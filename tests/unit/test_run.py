@@ -303,6 +303,16 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.Monkey
         main(config)
 
 
+def test_a_folder_that_an_ordinary_user_may_not_make(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(logs, "configure", lambda log, *, process: None)
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(ConfigError, match="Permission denied; XDG_RUNTIME_DIR or RP_SOCKETS_DIRECTORY"):
+        main(config)
+
+
 @pytest.mark.parametrize("name", ["events", "handlers", "web"])
 def test_a_second_one_ends_before_it_starts_anything(
     config: Config, monkeypatch: pytest.MonkeyPatch, name: str

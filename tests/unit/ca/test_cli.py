@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -446,3 +447,14 @@ def test_every_command_and_option_explains_itself() -> None:
         assert command.help
         help_text = good(run_main(name, "--help"))
         assert help_text.startswith(f"Usage: restpipe-ca {name}")
+
+
+def test_an_ordinary_user_is_told_how_to_name_another_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, **_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+
+    monkeypatch.delenv("RP_CA_DIRECTORY", raising=False)
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    said = refused(run_main("init")).strip()
+    assert said.startswith("restpipe-ca: /var/lib/restpipe")
+    assert said.endswith(": Permission denied; --directory or RP_CA_DIRECTORY names another folder")

@@ -217,6 +217,7 @@ def test_what_cannot_be_written_is_one_line_and_tried_again(tmp_path: Path) -> N
     with logged("restpipe.daemon.names") as lines:
         known.save(peers)
     (line,) = lines.texts
+    assert line.startswith(f"state.directory: {folder}/")
     assert "cannot be written" in line
     folder.unlink()
     known.save(peers)

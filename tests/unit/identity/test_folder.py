@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from restpipe.errors import RestPipeError
 from restpipe.identity import folder as folder_module
-from restpipe.identity.folder import Folder
+from restpipe.identity.folder import Folder, reason
 
 OLD = {"key.pem": (b"old key", 0o600), "ca.pem": (b"old ca", 0o644)}
 NEW = {"key.pem": (b"new key", 0o600), "ca.pem": (b"new ca", 0o644)}
@@ -167,7 +168,14 @@ def test_an_owner_cannot_lead_root_astray(tmp_path: Path) -> None:
     directory.mkdir()
     os.chown(directory, 12345, 23456)
     (directory / "key.pem").symlink_to(secret)
-    with pytest.raises(RestPipeError, match="Permission denied"):
+    with pytest.raises(RestPipeError, match=r"Permission denied; RP_TLS_DIRECTORY \(tls\.directory\) names "):
         put(directory, NEW)
     assert secret.read_bytes() == b"root's own"
     assert secret.stat().st_uid == 0
+
+
+def test_who_may_not_use_it_is_told_how_to_name_another() -> None:
+    assert reason(PermissionError(errno.EACCES, "Permission denied")) == (
+        "Permission denied; RP_TLS_DIRECTORY (tls.directory) names another folder"
+    )
+    assert reason(NotADirectoryError(errno.ENOTDIR, "Not a directory")) == "Not a directory"
