@@ -44,6 +44,8 @@ class Job:
 
     name: str
     command: Sequence[str]
+    essential: bool = True
+    """Nothing works without it: if it refuses its configuration at the start, all ends."""
 
 
 def main(config: Config, passthrough: Sequence[str] = ()) -> int:
@@ -77,7 +79,8 @@ def jobs(config: Config, passthrough: Sequence[str] = ()) -> list[Job]:
         Job("pipe", [*python, "pipe", *common]),
         Job("web", [*python, "web", *common]),
         *(
-            Job(f"handlers {n}" if many > 1 else "handlers", [*python, "handlers", *common])
+            # Code that cannot be loaded is being written, perhaps: the pipe stays up meanwhile.
+            Job(f"handlers {n}" if many > 1 else "handlers", [*python, "handlers", *common], essential=False)
             for n in range(1, many + 1)
         ),
     ]
@@ -147,10 +150,10 @@ class ProcessTree:
         self._first_ready = asyncio.Event()
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self.status = 0
-        """Set by a child that refused its configuration."""
+        """Set by a child without which nothing works."""
 
     async def run(self) -> None:
-        """Until cancelled, or until a child refuses its configuration at its start. No child is left then."""
+        """Until cancelled, or until an essential child refuses its configuration. No child is left then."""
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
         try:
             async with asyncio.TaskGroup() as group:
@@ -175,7 +178,7 @@ class ProcessTree:
         while True:
             started = time.monotonic()
             status = await self._once(job)
-            if status == os.EX_CONFIG and job.name in self._not_ready:
+            if status == os.EX_CONFIG and job.essential and job.name in self._not_ready:
                 logger.error("%s cannot be run with this configuration: all ends", job.name)
                 self.status = status
                 raise _Refused
@@ -221,7 +224,7 @@ class ProcessTree:
 
 
 class _Refused(Exception):
-    """A child refused its configuration before it was ever ready: starting it again is in vain."""
+    """An essential child refused its configuration before it was ever ready."""
 
 
 def _start(job: Job, notify_address: str) -> subprocess.Popen[bytes]:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.conditions import wait_for
 from tests.support.identities import Authority
-from tests.support.nodes import Node, Options, Pair
+from tests.support.nodes import Node, Pair
 from tests.support.processes import Process, children, command_line
 
 
@@ -106,21 +106,22 @@ def test_a_reload_takes_up_new_code_in_place(authority: Authority, folder: Path)
         run.wait_log("configuration, certificates and revocation lists reloaded")
 
 
-@pytest.mark.parametrize(
-    ("options", "line"),
-    [
-        ({"handlers": {"event_class": "nothing.Here"}}, "cannot import nothing: "),
-        ({"tls": {"key": "none.pem"}}, "none.pem"),
-    ],
-)
-def test_what_cannot_be_configured_so_ends_it(
-    authority: Authority, folder: Path, options: Options, line: str
-) -> None:
-    with Pair(folder, authority, server=options) as pair:
+def test_an_identity_that_is_not_there_ends_it(authority: Authority, folder: Path) -> None:
+    with Pair(folder, authority, server={"tls": {"key": "none.pem"}}) as pair:
         run = pair.server.run(ready=False)
         assert run.wait_end() == os.EX_CONFIG, run.log_text()
-        assert line in run.log_text()
+        assert "none.pem" in run.log_text()
         assert "starting it again" not in run.log_text()
+
+
+def test_code_that_cannot_be_loaded_is_tried_again_until_it_can(authority: Authority, folder: Path) -> None:
+    options = {"handlers": {"path": str(folder), "event_class": "late.Code"}}
+    with Pair(folder, authority, server=options) as pair:
+        run = pair.server.run(ready=False)
+        pair.client.run(ready=False)
+        run.wait_log("cannot import late: ")
+        (folder / "late.py").write_text(CODE.format(version=1))
+        pair.client.wait_answer("/server/version")
 
 
 def test_a_second_one_leaves_the_first_alone(authority: Authority, folder: Path) -> None:

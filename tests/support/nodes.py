@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import random
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,11 +22,16 @@ Options = Mapping[str, Mapping[str, Any]]
 PARTS = ("pipe", "web", "handlers")
 
 
+_random = random.SystemRandom()
+
+
 def free_port() -> int:
-    """A TCP port on loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port on loopback that nobody has, and of those that the kernel gives to nobody by itself."""
+    while True:
+        port = _random.randrange(12_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Node:

@@ -38,11 +38,11 @@ class Journal:
         path.touch()
         self._path = path
 
-    def job(self, name: str, script: str) -> Job:
+    def job(self, name: str, script: str, *, essential: bool = True) -> Job:
         note = (
             f"import os; f = open({str(self._path)!r}, 'a'); print({name!r}, os.getpid(), file=f, flush=True)"
         )
-        return Job(name, [sys.executable, "-c", f"{note}; f.close()\n{textwrap.dedent(script)}"])
+        return Job(name, [sys.executable, "-c", f"{note}; f.close()\n{textwrap.dedent(script)}"], essential)
 
     def starts(self, name: str) -> list[int]:
         lines = [line.split() for line in self._path.read_text().splitlines()]
@@ -158,7 +158,7 @@ def test_what_it_started_itself_goes_with_it(journal: Journal) -> None:
     asyncio.run(scenario())
 
 
-def test_a_child_that_refuses_its_configuration_ends_all(
+def test_an_essential_child_that_refuses_its_configuration_ends_all(
     journal: Journal, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scenario() -> None:
@@ -172,9 +172,9 @@ def test_a_child_that_refuses_its_configuration_ends_all(
     asyncio.run(scenario())
 
 
-def test_a_child_that_fails_by_anything_else_is_tried_again(journal: Journal) -> None:
+def test_a_handler_worker_that_cannot_start_is_tried_again(journal: Journal) -> None:
     async def scenario() -> None:
-        async with running(journal.job("a", STAY), journal.job("b", "raise SystemExit(1)")) as tree:
+        async with running(journal.job("a", STAY), journal.job("b", REFUSE, essential=False)) as tree:
             await journal.started("b", 3)
             assert not tree.task.done()
             assert alive(journal.starts("a")[0])
@@ -283,6 +283,7 @@ def test_the_commands_are_those_of_systemd(config: Config, monkeypatch: pytest.M
     monkeypatch.chdir("/")
     found = jobs(config, ("--config", "f.toml"))
     assert [job.name for job in found] == ["pipe", "web", "handlers 1", "handlers 2"]
+    assert [job.essential for job in found] == [True, True, False, False]
     common = ["server", "--config", "f.toml", "--parent", str(os.getpid())]
     assert found[0].command == [sys.executable, "-P", "-m", "restpipe", "pipe", *common]
     assert found[3].command == [sys.executable, "-P", "-m", "restpipe", "handlers", *common]
