@@ -53,6 +53,14 @@ def test_the_whole_restarts(ledger: tuple[Machine, Machine], role: str) -> None:
     assert all(machine.main_pid(f"restpipe-{role}-{part}") != pids[part] for part in PARTS)
 
 
+def test_however_often_it_is_restarted_it_starts(ledger: tuple[Machine, Machine]) -> None:
+    server, client = ledger
+    for _ in range(8):
+        server.run("systemctl restart restpipe-server")
+    assert server.run("systemctl is-active restpipe-server").strip() == "active"
+    client.wait_answer("client", "/server/entry")
+
+
 def test_stop_stops_and_start_starts_all(ledger: tuple[Machine, Machine]) -> None:
     server, client = ledger
     server.run("systemctl stop restpipe-server")
