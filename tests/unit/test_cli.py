@@ -212,7 +212,10 @@ def test_config_tells_what_has_no_effect(
     monkeypatch.setenv("RP_PIPE_PROT", "5")
     # Apart, so that what is for machines stays so.
     done = subprocess.run(
-        [sys.executable, "-m", "restpipe", "config", "server", *options], capture_output=True, text=True
+        [sys.executable, "-m", "restpipe", "config", "server", *options],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
     )
     assert (done.returncode, done.stdout) == (0, before.output)
     assert done.stderr.splitlines() == [
