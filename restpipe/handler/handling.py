@@ -105,7 +105,7 @@ class Handling:
         target = parse_target(event.target)
         method = self._place.registry.find(event.verb, target.noun)
         if method is None:
-            await self._send(_answer_without_method(self._place.registry, event.verb, target))
+            await self._send(self._answer_without_method(event.verb, target))
             return
         method.check(target.arguments, target.query)
         context = self._make_context(event, target)
@@ -122,6 +122,18 @@ class Handling:
         finally:
             stats.timing(method.timing, time.perf_counter() - began)
             self._place.bodies.release(post_data)
+
+    def _answer_without_method(self, verb: str, target: Target) -> Answer:
+        allowed = self._place.registry.allowed(target.noun)
+        if verb == "OPTIONS" and allowed:
+            return results.answer_options(allowed)
+        origin = self._exchange.origin
+        _log.warning(
+            "an event is not handled: there is no method %.200r",
+            method_name(verb, target.noun),
+            extra={"peer": origin.peer if origin else ""},
+        )
+        return results.answer_unhandled(verb, "/".join(target.noun), allowed)
 
     def _make_context(self, event: Event, target: Target) -> Context:
         origin = self._exchange.origin
@@ -207,14 +219,6 @@ class Handling:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-def _answer_without_method(registry: Registry, verb: str, target: Target) -> Answer:
-    allowed = registry.allowed(target.noun)
-    if verb == "OPTIONS" and allowed:
-        return results.answer_options(allowed)
-    _log.warning("an event is not handled: there is no method %.200r", method_name(verb, target.noun))
-    return results.answer_unhandled(verb, "/".join(target.noun), allowed)
 
 
 def _answer_of_exception(exc: BaseException, method: Method, context: Context) -> Answer:

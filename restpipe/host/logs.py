@@ -32,7 +32,7 @@ LONGEST_WINDOW_S = 3600.0
 WIDENED = 4
 """A flood that goes on is summed up ever more rarely."""
 MAX_WINDOWS = 10_000
-_GUARDED = ("restpipe.daemon", "restpipe.transport")
+_GUARDED = ("restpipe.daemon", "restpipe.transport", "restpipe.handler.handling")
 
 
 def configure(config: Log, *, process: str) -> None:

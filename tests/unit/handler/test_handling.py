@@ -21,6 +21,7 @@ from restpipe import Context, EventError, EventHandler, Reply, streamed
 from restpipe.errors import Code, Delivered
 from restpipe.handler.dispatch import OVERLOAD_FACTOR, Dispatcher
 from restpipe.handler.registry import Registry
+from restpipe.host.logs import BURST, FloodGuard
 from restpipe.host.options import Statsd
 from restpipe.host.stats import Stats
 from restpipe.protocol.schema_pb2 import Event, Origin
@@ -275,6 +276,21 @@ def test_unknown_nouns_and_verbs(pipe: PipeTester) -> None:
         result = pipe.send(verb, target)
         assert (result.status, result.code) == (404, 255)
         assert result.json()["error"]["verb"] == verb
+
+
+def test_who_asks_for_what_is_not_there_floods_no_log(
+    pipe: PipeTester, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever it asks for: each line names another method. It names the peer, so that nobody is hidden."""
+    guard = FloodGuard(lambda: 0.0)
+    caplog.handler.addFilter(guard)
+    try:
+        for number in range(10 * BURST):
+            assert pipe.get(f"/no/such/noun/{number}").code == 255
+    finally:
+        caplog.handler.removeFilter(guard)
+    assert len(caplog.records) == BURST
+    assert {vars(record)["peer"] for record in caplog.records} == {"alpha"}
 
 
 @pytest.mark.parametrize(
