@@ -24,6 +24,7 @@ from restpipe.transport.tls import TlsFiles, client_context
 from tests.support.identities import Identity
 
 BUFFER = 1 << 20
+LOOK_EVERY_S = 0.02
 
 
 class Identities:
@@ -129,6 +130,7 @@ class Crowd:
 
     def __init__(self, identities: Identities, count: int, port: int) -> None:
         self.dialed: list[float] = []
+        self.lateness_s = 0.0
         """When anybody dialed, by the loop's clock."""
         self.clients = [
             Client(identities.client(number), port, lambda: self.dialed.append(_now()))
@@ -156,11 +158,19 @@ class Crowd:
         for client in self.clients:
             client.cut()
 
-    def most_in_a_second(self, since: float) -> int:
+    def most_in(self, span_s: float, since: float) -> int:
+        """Dials in whichever span of that length had most of them."""
         dialed = [at for at in self.dialed if at >= since]
         return max(
-            (sum(at <= other < at + 1.0 for other in dialed[n:]) for n, at in enumerate(dialed)), default=0
+            (sum(at <= other < at + span_s for other in dialed[n:]) for n, at in enumerate(dialed)), default=0
         )
+
+    async def watch_lateness(self) -> None:
+        """Until cancelled: how late this loop is at the worst, on a busy machine, in `lateness_s`."""
+        while True:
+            due = _now() + LOOK_EVERY_S
+            await asyncio.sleep(LOOK_EVERY_S)
+            self.lateness_s = max(self.lateness_s, _now() - due)
 
     async def leave(self) -> None:
         for task in self.tasks:

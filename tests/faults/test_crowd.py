@@ -65,12 +65,16 @@ def _spread(folder: Path, break_links: Callable[[Crowd, Node], Awaitable[None]])
         # The last ones have been told their turn, and all links have proved to stand.
         await asyncio.sleep(1.5)
         broken_at = asyncio.get_running_loop().time()
+        watch = asyncio.create_task(crowd.watch_lateness())
         await break_links(crowd, node)
         while crowd.connected == CLIENTS:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         await crowd.wait_back()
-        most = crowd.most_in_a_second(broken_at)
-        assert most <= CLIENTS / 4, f"{most} of {CLIENTS} dialed in one second"
+        watch.cancel()
+        # Dials that were due within a second crowd together where the loop is late.
+        span_s = max(0.5, 1.0 - crowd.lateness_s)
+        most = crowd.most_in(span_s, broken_at)
+        assert most <= CLIENTS / 4, f"{most} of {CLIENTS} dialed within {span_s:.2f} s"
 
     _in_a_crowd(folder, CLIENTS, storm)
 

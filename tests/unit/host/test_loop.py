@@ -72,12 +72,16 @@ def test_a_task_that_ends_the_process_is_named(caplog: pytest.LogCaptureFixture)
     async def exits() -> None:
         raise SystemExit(3)
 
+    tasks: list[asyncio.Task[None]] = []
+
     async def main() -> None:
-        task = asyncio.create_task(exits())
-        await asyncio.wait([task])
+        tasks.append(asyncio.create_task(exits()))
+        await asyncio.wait(tasks)
 
     with pytest.raises(SystemExit):
         loop.run(main())
+    # Asked for, or it would be complained about in the middle of another test.
+    assert isinstance(tasks[0].exception(), SystemExit)
     (record,) = caplog.records
     assert "in exits" in caplog.text
     assert record.levelname == "ERROR"
