@@ -101,9 +101,10 @@ class Scene:
 
     def kill(self, node: Node, part: str) -> None:
         """SIGKILL, and started again."""
+        # Until another serves: what connects to the dying one's socket in its last moment dies with it.
         with self.death(node, part):
             node.processes[part].kill()
-        node.start(part)
+            node.start(part)
 
     def restart(self, node: Node, part: str) -> None:
         """SIGTERM, waited for, and started again."""
