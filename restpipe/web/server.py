@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
+from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 from gunicorn.glogging import Logger  # type: ignore[import-untyped]
 
 from restpipe.errors import ConfigError
@@ -74,6 +75,9 @@ class Server(BaseApplication):  # type: ignore[misc]
         self._notifier = notifier
         super().__init__()
 
+    def run(self) -> None:
+        Watchman(self, self._notifier).run()
+
     def reload(self) -> None:
         """On SIGHUP, before new workers take the place of the old."""
         try:
@@ -125,6 +129,20 @@ class Server(BaseApplication):  # type: ignore[misc]
         return app.build(config.role, config.web, link, stats, service)
 
 
+class Watchman(Arbiter):  # type: ignore[misc]
+    """gunicorn's own process. It watches over its workers; over itself, the service manager does."""
+
+    def __init__(self, server: Server, notifier: Notifier) -> None:
+        self._notifier = notifier
+        super().__init__(server)
+
+    def murder_workers(self) -> None:
+        """Called every second."""
+        if self._notifier.watchdog_interval is not None:
+            self._notifier.trigger_watchdog()
+        super().murder_workers()
+
+
 def _is_news(record: logging.LogRecord) -> bool:
     """Not that uvicorn has closed the socket before gunicorn, nor that it ended by the signal it was sent."""
     text = record.getMessage()
@@ -156,9 +174,7 @@ class WorkerService:
 
     async def process_startup(self, scope: Scope, event: dict[str, Any]) -> None:
         """Serving from now on: requests wait for the link."""
-        self._tasks = [
-            asyncio.create_task(part) for part in (self._link.run(), self._stats.run(), self._keep_watch())
-        ]
+        self._tasks = [asyncio.create_task(part) for part in (self._link.run(), self._stats.run())]
         self._notifier.ready("serving")
 
     async def process_shutdown(self, scope: Scope, event: dict[str, Any]) -> None:
@@ -167,10 +183,3 @@ class WorkerService:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _keep_watch(self) -> None:
-        """Tells the service manager that this loop turns; gunicorn watches over the other workers'."""
-        interval_s = self._notifier.watchdog_interval
-        while interval_s is not None:
-            self._notifier.trigger_watchdog()
-            await asyncio.sleep(interval_s)

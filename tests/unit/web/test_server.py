@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import stat
+import struct
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -117,6 +118,23 @@ def test_the_service_manager_is_told_when_a_worker_serves(directory: Path) -> No
                 told += manager.recv(1000) + b"\n"
         assert b"STOPPING=1\n" in told
         assert b"READY" not in told
+
+
+def test_the_watchdog_is_fed_by_the_process_that_watches_over_the_workers(directory: Path) -> None:
+    """A worker that hangs is gunicorn's to kill; that gunicorn stands still, nobody else would notice."""
+    credentials = struct.Struct("3i")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        manager.bind(str(directory / "notify"))
+        manager.settimeout(PATIENCE_S)
+        notify = {"NOTIFY_SOCKET": str(directory / "notify"), "WATCHDOG_USEC": "100000"}
+        with WebProcess(directory, "server", **notify) as web:
+            fed_by = []
+            while len(fed_by) < 3:
+                said, ancillary, _, _ = manager.recvmsg(1000, socket.CMSG_SPACE(credentials.size))
+                if said == b"WATCHDOG=1":
+                    fed_by.append(credentials.unpack(ancillary[0][2])[0])
+            assert set(fed_by) == {web.process.pid}
 
 
 def test_a_stopping_server_finishes_what_it_has(directory: Path) -> None:
