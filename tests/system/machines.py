@@ -46,16 +46,6 @@ def missing() -> str:
     )
 
 
-def mirror() -> str:
-    """The one that this machine's own apt uses."""
-    script = (
-        ". /etc/os-release; apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' "
-        "'Created-By: Packages' | "
-        'awk -v suite="$VERSION_CODENAME" \'$2 == suite && $3 == "main" {print $1; exit}\''
-    )
-    return subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout.strip()
-
-
 def call(*command: str | Path, timeout_s: float = 1200.0, **environ: str) -> str:
     """Runs a command of this machine; what it wrote. AssertionError with all of it if it fails."""
     done = subprocess.run(
@@ -106,29 +96,30 @@ class Image:
         self.packages = self.folder / "packages"
         self.folder.mkdir(parents=True, exist_ok=True)
         self._build_root = self.folder / "build"
+        # What packages are built in and what they are tried on have most in common: it is fetched once.
+        self._downloads = {"RESTPIPE_DOWNLOADS": str(self.folder / "downloads")}
         self.package = self.build(self.version, lintian=True)
         if not (self.root / "etc").exists():
             self._make_root()
 
     def build(self, version: str, *, lintian: bool = False, checkout: Path | None = None) -> Path:
         """The package in this version. AssertionError for anything that lintian has to say."""
+        command = (checkout or self.checkout) / "packaging/build-deb"
         environ = {"RESTPIPE_BUILD_ROOT": str(self._build_root), "LINTIAN": "1" if lintian else ""}
-        call(
-            (checkout or self.checkout) / "packaging/build-deb", self.suite, self.packages, version, **environ
-        )
+        call(command, self.suite, self.packages, version, **environ, **self._downloads)
         return self.packages / f"restpipe_{version}_all.deb"
 
     def _make_root(self) -> None:
         draft = self.folder / "draft"
         shutil.rmtree(draft, ignore_errors=True)
         call(
-            "mmdebstrap", "--quiet", "--variant=apt", "--format=directory", "--skip=cleanup/apt",
+            self.checkout / "packaging/debian-root", self.suite, draft, "--skip=cleanup/apt",
             f"--include={INCLUDED}",
             f"--customize-hook=copy-in {self.package} /var/cache",
             f'--customize-hook=chroot "$1" apt-get install --quiet --yes --no-install-recommends '
             f"--download-only /var/cache/{self.package.name} {BESIDE}",
             f'--customize-hook=rm "$1/var/cache/{self.package.name}"',
-            self.suite, draft, f"deb {mirror()} {self.suite} main",
+            **self._downloads,
         )  # fmt: skip
         draft.rename(self.root)
 
