@@ -58,7 +58,7 @@ system-test: system-tools venv  ## The packages on booted machines. Needs root.
 
 system-tools:
 	@[ "$$(id -u)" = 0 ] || { echo "system tests need root: sudo make system-test" >&2; exit 1; }
-	@packaging/prerequisites $(PYTHON) curl git ip mmdebstrap systemd-nspawn
+	@packaging/prerequisites $(PYTHON) cc curl git ip mmdebstrap systemd-nspawn
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -16,14 +16,15 @@ from tests.system.ledger import keep_ledgers
 from tests.system.machines import SUITES, Image, Machine, booted, copy_checkout, have_own_mounts, missing
 from tests.system.walkthrough import join
 
-CACHE = "RESTPIPE_SYSTEM_CACHE"
+IMAGES = os.environ.get("RESTPIPE_SYSTEM_CACHE")
 """Names a folder whose images outlive the run, for whoever works on these tests."""
+WANTED = os.environ.get("RESTPIPE_SYSTEM_SUITES", " ".join(SUITES)).split()
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     if not any(Path(__file__).parent in item.path.parents for item in session.items):
         return
-    if reason := missing():
+    if reason := missing(WANTED, Path(IMAGES) if IMAGES else None):
         # Not skipped: who asks for these tests must not take it for a pass.
         raise pytest.UsageError(reason)
     have_own_mounts()
@@ -44,9 +45,9 @@ def checkout(work: Path) -> Path:
     return copy_checkout(CHECKOUT, work / "checkout")
 
 
-@pytest.fixture(scope="session", params=os.environ.get("RESTPIPE_SYSTEM_SUITES", " ".join(SUITES)).split())
+@pytest.fixture(scope="session", params=WANTED)
 def image(request: pytest.FixtureRequest, work: Path, checkout: Path) -> Image:
-    return Image(request.param, Path(os.environ.get(CACHE) or work / "images"), checkout)
+    return Image(request.param, Path(IMAGES or work / "images"), checkout)
 
 
 @pytest.fixture(scope="session")

@@ -9,17 +9,41 @@ import shlex
 import shutil
 import signal
 import subprocess
+import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from tests.support.conditions import wait_for
 from tests.support.http import Answer, Http
+from tests.support.processes import CHECKOUT
 
 SUITES = {"bookworm": 12, "trixie": 13}
-TOOLS = ("mmdebstrap", "systemd-nspawn", "nsenter", "setpriv", "unshare", "ip", "mount", "git")
+TOOLS = {
+    "cc": "gcc libc6-dev",
+    "git": "git",
+    "ip": "iproute2",
+    "mmdebstrap": "mmdebstrap",
+    "mount": "mount",
+    "nsenter": "util-linux",
+    "setpriv": "util-linux",
+    "systemd-nspawn": "systemd-container",
+    "unshare": "util-linux",
+}
+"""And the packages that they are in."""
+RIGHTS = {
+    "to make mount namespaces (CAP_SYS_ADMIN)": "unshare --mount true",
+    "to mount overlayfs": (
+        "unshare --mount --propagation=private sh -euc 'mount -t tmpfs tmpfs /mnt; cd /mnt; mkdir a b c d; "
+        "mount -t overlay -o lowerdir=a,upperdir=b,workdir=c,volatile overlay d'"
+    ),
+    "to make network interfaces (CAP_NET_ADMIN, veth)": (
+        "unshare --net ip link add here type veth peer name there"
+    ),
+}
+"""What must be allowed here, and what tries it out without leaving anything."""
 INCLUDED = (
     "systemd,systemd-sysv,dbus,sudo,curl,iproute2,procps,passwd,"
     "bash-completion,man-db,python3,init-system-helpers"
@@ -34,16 +58,49 @@ BOOT_S = 180.0
 COMMAND_S = 120.0
 
 
-def missing() -> str:
-    """What keeps these tests from running here, in one line; empty when nothing does."""
+def missing(suites: Iterable[str], images: Path | None) -> str:
+    """What keeps these tests from running here, in one line; empty when nothing does.
+
+    `images` is where root file systems may be from an earlier run.
+    """
     if os.geteuid() != 0:
         return "system tests need root"
-    absent = [tool for tool in TOOLS if shutil.which(tool) is None]
-    return (
-        f"system tests need {', '.join(absent)} (apt-get install mmdebstrap systemd-container)"
-        if absent
-        else ""
-    )
+    if absent := [tool for tool in TOOLS if shutil.which(tool) is None]:
+        packages = sorted({TOOLS[tool] for tool in absent})
+        return f"system tests need {', '.join(absent)}: apt-get install {' '.join(packages)}"
+    for right, attempt in RIGHTS.items():
+        if subprocess.run(["sh", "-c", attempt], capture_output=True).returncode != 0:
+            return f"system tests need the right {right}"
+    if not _may_make_groups():
+        return "system tests need the right to make control groups below /sys/fs/cgroup"
+    for suite in suites:
+        if images is None or not (images / suite / "root/etc").exists():
+            return _out_of_reach(suite)
+    return ""
+
+
+def _may_make_groups() -> bool:
+    try:
+        groups = Groups()
+    except OSError:
+        return False
+    groups.kill()
+    return bool(_hierarchies())
+
+
+def _out_of_reach(suite: str) -> str:
+    """Asked for in the way that apt goes itself, by a proxy perhaps."""
+    with tempfile.TemporaryDirectory() as folder:
+        fetch = (
+            'mirror=$("$1/packaging/debian-root" "$2") && exec /usr/lib/apt/apt-helper -o Acquire::Retries=0 '
+            '-o Acquire::http::Timeout=20 download-file "${mirror%/}/dists/$2/InRelease" "$3/InRelease"'
+        )
+        command = ["sh", "-c", fetch, "-", str(CHECKOUT), suite, folder]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if done.returncode == 0:
+        return ""
+    said = " ".join(done.stderr.split())
+    return f"system tests need a mirror of Debian to make {suite} from: {said}"
 
 
 def call(*command: str | Path, timeout_s: float = 1200.0, **environ: str) -> str:
