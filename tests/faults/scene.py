@@ -16,6 +16,7 @@ from tests.faults.workload import MIXED, Kind, Way, Workload
 from tests.support.identities import Authority
 from tests.support.nodes import Node, Options, Pair
 
+HEARTBEAT_S = 1.0
 HANDLERS = Path(__file__).parent / "handlers"
 
 
@@ -43,7 +44,7 @@ class Scene:
         self.deaths: list[Death] = []
         handlers: Options = {
             "handlers": {"path": str(HANDLERS), "event_class": "recording.Recording"},
-            "pipe": {"heartbeat_interval_s": 1.0, "drain_timeout_s": 5.0},
+            "pipe": {"heartbeat_interval_s": HEARTBEAT_S, "drain_timeout_s": 5.0},
         }
         wanted = merged(handlers, options or {})
         self.pair = Pair(folder, authority, wanted, wanted)
