@@ -16,7 +16,7 @@ from restpipe.daemon import watchdog
 from restpipe.daemon.local import LocalDoor
 from restpipe.daemon.roles import PipeEnd, make_end
 from restpipe.errors import Code, ConfigError, RestPipeError
-from restpipe.host import logs, loop
+from restpipe.host import logs, loop, memory
 from restpipe.host.config import Config, renewed
 from restpipe.host.notify import Notifier
 from restpipe.host.socket_store import SocketStore
@@ -44,6 +44,7 @@ def main(config: Config) -> int:
     `ConfigError` when the identity cannot be used, `RestPipeError` when a socket cannot be listened at.
     """
     logs.configure(config.log, process="pipe")
+    memory.keep_read_buffers()
     loop.run(_serve(config))
     return 0
 
