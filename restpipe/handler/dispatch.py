@@ -44,7 +44,7 @@ class Dispatcher:
         )
         slots = _AsyncSlots(concurrency, self._async_changed)
         self._pool = ThreadPool(threads, self._loop, self._stuck_changed)
-        self._place = Workplace(registry, self._pool, slots, stats, Bodies(max_body_bytes))
+        self._place = Workplace(self._loop, registry, self._pool, slots, stats, Bodies(max_body_bytes))
         self._most = OVERLOAD_FACTOR * (threads + concurrency)
         self._under_way: set[asyncio.Task[None]] = set()
         self.handled = 0

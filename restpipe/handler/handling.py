@@ -34,6 +34,7 @@ _log = logging.getLogger(__name__)
 class Workplace(NamedTuple):
     """What all events of a worker share."""
 
+    loop: asyncio.AbstractEventLoop
     registry: Registry
     pool: ThreadPool
     async_slots: AbstractAsyncContextManager[None]
@@ -80,7 +81,8 @@ class Handling:
         """Answers or resets the exchange. Raises only a cancellation that did not come with it."""
         began = time.perf_counter()
         exchange = self._exchange
-        self._task = asyncio.current_task()
+        # With its loop at hand: to look for it takes a system call in older versions of Python.
+        self._task = asyncio.current_task(self._place.loop)
         exchange.on_reset(self._cancel)
         try:
             await self._answer()
@@ -150,8 +152,7 @@ class Handling:
             tracestate=event.tracestate,
         )
         if event.timeout_ms:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(event.timeout_ms / 1000, self._reach_deadline)
+            self._timer = self._place.loop.call_later(event.timeout_ms / 1000, self._reach_deadline)
         return context
 
     # The call.
