@@ -39,10 +39,20 @@ class SilentPeer(Callers):
         self.session: Session | None = None
         """What the server calls its session, once the link stands."""
         self.resumed = False
-        self.reads = True
+        self._link: Link | None = None
         self._identity = identity
         self._port = port
         self._asked_for = session
+
+    def stop_reading(self) -> None:
+        """Nothing that the server sends from now on is taken."""
+        # Waited for: until then it takes as much as would have to wait at the server.
+        asyncio.run_coroutine_threadsafe(self._pause_reading(), self._loop).result()
+
+    async def _pause_reading(self) -> None:
+        assert self._link is not None
+        assert self._link.transport is not None
+        self._link.transport.pause_reading()
 
     def _calls(self) -> Iterator[Coroutine[Any, Any, None]]:
         yield self._live()
@@ -54,7 +64,7 @@ class SilentPeer(Callers):
         loop = asyncio.get_running_loop()
         directory = self._identity.directory
         files = TlsFiles(*(directory / f"{name}.pem" for name in ("key", "certificate", "ca", "crl")))
-        link = await dial(
+        link = self._link = await dial(
             "127.0.0.1",
             self._port,
             client_context(files),
@@ -68,8 +78,6 @@ class SilentPeer(Callers):
         )
         try:
             while not link.closing:
-                if link.transport is not None and not self.reads:
-                    link.transport.pause_reading()
                 link.connection.ping(loop.time())
                 link.wake()
                 await asyncio.sleep(SIGN_OF_LIFE_S)
