@@ -35,6 +35,7 @@ class Code(enum.IntEnum):
     HANDSHAKE = 70
     TOO_MANY_LINKS = 71
     REPLACED = 72
+    AUTHORITY_GONE = 73
 
 
 class Problem(NamedTuple):

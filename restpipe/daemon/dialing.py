@@ -28,7 +28,7 @@ from restpipe.transport.dialer import Disappointments, dial
 from restpipe.transport.link import Link
 from restpipe.transport.tls import handshake_failure
 
-CONCERN_ALL = frozenset((Code.SHUTDOWN, Code.HEARTBEAT))
+CONCERN_ALL = frozenset((Code.SHUTDOWN, Code.HEARTBEAT, Code.AUTHORITY_GONE))
 """Why a server parts with all of its clients at once. For other reasons it parts with one."""
 
 _log = logging.getLogger(__name__)

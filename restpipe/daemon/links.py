@@ -100,9 +100,11 @@ class PeerLinks:
         if peer.online:
             _log.info("%s goes: %s", peer.name, goaway.detail, extra={"peer": peer.name})
         peer.online = False
+        if goaway.code == Code.SHUTDOWN:
+            peer.stops = True
 
     def lost(self, link: Link, reason: str) -> None:
-        """The link is gone. Its session waits for another, but not for ever."""
+        """The link is gone. Its session waits for another, but not for ever, and not for who has stopped."""
         peer = self._peers.pop(link, None)
         if peer is None or self._links.get(peer) is not link:
             return
@@ -112,9 +114,12 @@ class PeerLinks:
         _log.log(
             level, "the link to %s at %s is gone: %s", peer.name, link, reason, extra={"peer": peer.name}
         )
+        self._left(peer, reason)
+        if peer.stops:
+            self._part(peer, f"{peer.name} has stopped")
+            return
         loop = asyncio.get_running_loop()
         self._given_up[peer] = loop.call_later(self.session_life_s, self._give_up, peer)
-        self._left(peer, reason)
 
     def cut(self, link: Link, code: Code, detail: str) -> None:
         """Ends a link and says why to both sides. Its session waits for another, as always."""
@@ -139,5 +144,8 @@ class PeerLinks:
         self._given_up.pop(peer, None)
         detail = f"{peer.name} did not come back within {self.session_life_s:g} s"
         _log.warning("%s; its session is given up", detail, extra={"peer": peer.name})
+        self._part(peer, detail)
+
+    def _part(self, peer: Peer, detail: str) -> None:
         self.forget_session(peer, detail)
         self._gone()

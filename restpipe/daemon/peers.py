@@ -27,6 +27,8 @@ class Peer:
         """What it proved its name with, last."""
         self.online = False
         """Its link is up and takes new events."""
+        self.stops = False
+        """It has said that it stops: no other link will go on with its session."""
         self.line = WaitingLine(max_waiting, Code.UNREACHABLE, f"the link to {name} stayed down")
         self.origin = b""
         """The head of the ORIGIN frame of its events."""
@@ -37,6 +39,7 @@ class Peer:
         """Its link is up."""
         self.channel = channel
         self.online = True
+        self.stops = False
         # A socket for both families has IPv4 callers in the guise of IPv6.
         self.address = canonical_address(address) or address
         self.port = port

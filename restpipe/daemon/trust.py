@@ -232,9 +232,8 @@ class Trust:
         trusted = self._trusted.subjects - {issuer_name(authority.subject) for authority in gone}
         for link, certificate in list(self._certificates.items()) if gone else ():
             if certificate.issuer not in trusted:
-                # They may be very many: as when this daemon goes, they come back by turns.
                 detail = f"{certificate.issuer} may no longer be trusted: connect anew"
-                self._cut(link, detail, Code.SHUTDOWN)
+                self._cut(link, detail, Code.AUTHORITY_GONE)
 
     def _cut(self, link: Link, detail: str, code: Code = Code.REVOKED) -> None:
         self.forget(link)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from tests.faults.peer import SilentPeer
 from tests.faults.scene import Scene
 from tests.support import http
-from tests.support.conditions import wait_for
+from tests.support.conditions import TIMEOUT_S, wait_for
 from tests.support.http import Answer
 from tests.support.identities import Authority
 from tests.support.nodes import Node, free_port
@@ -67,6 +68,26 @@ def test_a_session_without_a_link_ends_and_everybody_is_told(
         for way in made.ways:
             way.node.wait_answer(f"{way.prefix}/pid")
         assert made.runs("late") == 0
+
+
+@pytest.mark.parametrize("role", ["server", "client"])
+def test_what_outlasts_the_drain_of_the_other_side_is_answered_for_at_once(
+    scene: MakeScene, pool: ThreadPoolExecutor, role: str
+) -> None:
+    with scene({"pipe": {"drain_timeout_s": 1.0}}) as made:
+        node = getattr(made, role)
+        (far,) = (way for way in made.ways if way.node is not node)
+        under_way = post(pool, far.node, f"{far.prefix}/item//outlasts/1/600")
+        wait_for(lambda: made.runs("outlasts") == 1, "a handler runs")
+        node.pipe.send(signal.SIGTERM)
+        far.node.pipe.wait_log("goes: the daemon stops")
+        waiting = post(pool, far.node, f"{far.prefix}/item//waits/1")
+        assert node.pipe.wait_end() == 0
+        assert told(under_way.result(TIMEOUT_S)) == (502, "outcome-unknown", "unknown")
+        assert not waiting.done()
+        node.start("pipe")
+        assert waiting.result(TIMEOUT_S).status == 200
+        assert (made.runs("outlasts"), made.runs("waits")) == (1, 1)
 
 
 class Server:

@@ -17,16 +17,16 @@ from restpipe.daemon.channel import Channel
 from restpipe.daemon.peers import Peer
 from restpipe.daemon.pool import Worker
 from restpipe.daemon.trust import Refused
-from restpipe.errors import Code
+from restpipe.errors import Code, Delivered
 from restpipe.protocol import frames
 from restpipe.protocol.connection import Side
 from restpipe.protocol.frames import Kind
-from restpipe.protocol.messages import read_message
+from restpipe.protocol.messages import read_message, read_reset
 from restpipe.protocol.schema_pb2 import ROLE_HANDLER, ROLE_PIPE, Goaway, Hello, Welcome
 from restpipe.protocol.session import Session
 from restpipe.transport.link import Link
 from tests.unit.daemon.ends import BUFFER, Caller, House, linked
-from tests.unit.daemon.kit import event, session
+from tests.unit.daemon.kit import event, session, taken
 from tests.unit.transport.kit import logged, run, until
 
 
@@ -475,6 +475,60 @@ def test_a_peer_that_goes_is_sent_no_more() -> None:
             assert house.news == ["alpha joined"]
 
     run(main())
+
+
+def test_what_is_under_way_with_a_client_that_stops_is_answered_for_at_once() -> None:
+    async def main() -> None:
+        async with port() as house:
+            caller = await house.join()
+            sender = Channel(session(), Side.LISTENER)
+            house.router.from_sender(sender, [event(1, "alpha")], 0.0)
+            await caller.got(Kind.EVENT)
+            # The last of these comes when the client has said that it takes no more.
+            house.router.from_sender(sender, [event(3, "alpha")], 0.0)
+            goes(caller, Code.SHUTDOWN)
+            house.router.from_sender(sender, [event(5, "alpha")], 0.0)
+            await until(lambda: not len(house.links))
+            told = {frame.stream: read_reset(frame) for frame in taken(sender)}
+            assert {stream: (reset.code, reset.delivered) for stream, reset in told.items()} == {
+                1: (Code.OUTCOME_UNKNOWN, Delivered.UNKNOWN),
+                3: (Code.DRAINING, Delivered.NO),
+            }
+            assert house.links.expected == 0
+            again = await house.join(session=caller.session)
+            assert again.session.id != caller.session.id
+            await again.got(Kind.EVENT)
+            assert not taken(sender)
+
+    run(main())
+
+
+@pytest.mark.parametrize("code", [Code.AUTHORITY_GONE, Code.REVOKED, Code.HEARTBEAT])
+def test_a_client_that_leaves_for_another_reason_goes_on_where_it_was(code: Code) -> None:
+    async def main() -> None:
+        async with port() as house:
+            caller = await house.join()
+            sender = Channel(session(), Side.LISTENER)
+            house.router.from_sender(sender, [event(1, "alpha")], 0.0)
+            (asked,) = await caller.got(Kind.EVENT)
+            goes(caller, code)
+            await until(lambda: not len(house.links))
+            again = await house.join(session=caller.session)
+            assert again.link is not None
+            assert again.link.connection.resumed
+            again.reply(asked.stream)
+            await until(house.settled)
+            assert [frame.kind for frame in taken(sender)] == [Kind.REPLY]
+
+    run(main())
+
+
+def goes(caller: Caller, code: Code) -> None:
+    """The client says goodbye, and the link ends with nothing more sent."""
+    assert caller.link is not None
+    assert caller.far is not None
+    caller.far.data_received(caller.link.connection.goodbye(code, "goodbye"))
+    caller.far.abort()
 
 
 def test_what_waited_for_a_client_reaches_it_when_it_comes() -> None:

@@ -13,7 +13,7 @@ from restpipe.daemon import dialing
 from restpipe.daemon.channel import Channel
 from restpipe.daemon.dialing import Dialing
 from restpipe.daemon.trust import Refused
-from restpipe.errors import Code
+from restpipe.errors import Code, Delivered
 from restpipe.host import stats as metrics
 from restpipe.host.config import Address, Pipe
 from restpipe.protocol import frames
@@ -25,7 +25,7 @@ from restpipe.protocol.session import Session
 from restpipe.transport.dialer import Disappointments
 from restpipe.transport.link import Link
 from tests.unit.daemon.ends import BUFFER, House
-from tests.unit.daemon.kit import event, session, taken
+from tests.unit.daemon.kit import event, resets, session, taken
 from tests.unit.transport.kit import Recorder, connection, logged, run, until
 
 ADDRESSES = (Address("one.example", 1), Address("two.example", 2))
@@ -275,7 +275,14 @@ def test_a_client_that_was_told_its_turn_waits_for_it(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    ("code", "alone"), [(Code.REVOKED, True), (Code.SHUTDOWN, False), (Code.HEARTBEAT, False), (None, False)]
+    ("code", "alone"),
+    [
+        (Code.REVOKED, True),
+        (Code.SHUTDOWN, False),
+        (Code.AUTHORITY_GONE, False),
+        (Code.HEARTBEAT, False),
+        (None, False),
+    ],
 )
 def test_a_goodbye_that_concerns_this_client_alone_is_told_from_the_others(
     monkeypatch: pytest.MonkeyPatch, code: Code | None, alone: bool
@@ -403,6 +410,26 @@ def test_a_server_that_goes_is_sent_no_more_until_it_is_back(monkeypatch: pytest
             assert house.here.routes == {}
             house.far.link.abort()
             await until(lambda: Kind.EVENT in house.far.kinds())
+
+    run(main())
+
+
+def test_what_is_under_way_with_a_server_that_stops_is_answered_for_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main() -> None:
+        async with client(monkeypatch) as house:
+            sender = Channel(session(), Side.LISTENER)
+            house.router.from_sender(sender, [event(1)], 0.0)
+            await until(lambda: Kind.EVENT in house.far.kinds())
+            house.far.away = OSError("nobody listens")
+            house.far.link.close(Code.SHUTDOWN, "stops")
+            await until(lambda: not len(house.links))
+            (reset,) = resets(taken(sender))
+            assert (reset.code, reset.delivered) == (Code.OUTCOME_UNKNOWN, Delivered.UNKNOWN)
+            house.far.away = None
+            await until(lambda: house.online)
+            assert house.far.hellos[-1].session == b""
 
     run(main())
 

@@ -262,8 +262,8 @@ def test_links_of_a_ca_that_is_trusted_no_more_come_anew(stage: Stage) -> None:
     stage.trust.reload()
     # By turns, as they may be all that there are.
     assert {(link, code) for link, code, _ in stage.links.cut_off} == {
-        (old_link, Code.SHUTDOWN),
-        (through, Code.SHUTDOWN),
+        (old_link, Code.AUTHORITY_GONE),
+        (through, Code.AUTHORITY_GONE),
     }
     assert new_link not in {link for link, _, _ in stage.links.cut_off}
     assert stage.links.forgotten == []
