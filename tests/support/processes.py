@@ -37,6 +37,12 @@ def clean_environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     return kept | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"} | dict(more or {})
 
 
+_UNTOUCHED = ("env", "--default-signal=INT")
+"""A shell without job control has its background jobs ignore SIGINT, and they hand that on."""
+_DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
+"""The kernel kills it when the thread that started it ends."""
+
+
 class Process:
     """A command in a process group of its own. It dies with the test run, however that ends."""
 
@@ -50,8 +56,7 @@ class Process:
         with self.log.open("ab") as log:
             self._log_from = log.tell()
             self._process = subprocess.Popen(
-                # The kernel kills it when the thread that started it ends.
-                ["setpriv", "--pdeathsig", "KILL", "--", *command],
+                [*_UNTOUCHED, *_DIES_WITH_US, *command],
                 cwd=folder,
                 env=clean_environment({"NOTIFY_SOCKET": self._notices.address} | dict(environ or {})),
                 stdin=subprocess.DEVNULL,
