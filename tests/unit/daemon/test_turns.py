@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from bisect import bisect_left
 
 import pytest
@@ -44,7 +45,29 @@ def test_no_more_than_a_quarter_of_all_clients_dial_in_any_one_second(clients: i
             at += redial.after_failure_s()
             dialed.append(at)
         back.append(at)
-    dialed.sort()
-    most = max(bisect_left(dialed, at + 1.0) - n for n, at in enumerate(dialed))
-    assert most <= clients / 4
+    assert most_in_a_second(dialed) <= clients / 4
     assert max(back) <= away_s + max(SPREAD_S, round_s(clients))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_who_was_never_told_a_turn_goes_by_chance_alone(seed: int) -> None:
+    """All are started at once, and the server only later: a quarter is more than chance keeps to."""
+    clients, calm_s, away_s = 200, 20.0, 120.0
+    draw = random.Random(seed).random
+    dialed, back = [], []
+    for _ in range(clients):
+        redial, at = Redial(Backoff(0.1, 5.0, draw)), 0.0
+        while at < away_s:
+            at += redial.after_failure_s()
+            dialed.append(at)
+        back.append(at)
+    calm = [at for at in dialed if calm_s <= at < away_s]
+    assert 75 < len(calm) / (away_s - calm_s) < 85
+    assert clients / 4 < most_in_a_second(calm) < 120
+    assert clients / 4 < most_in_a_second(back) < 100
+    assert max(back) < away_s + 5.0
+
+
+def most_in_a_second(times: list[float]) -> int:
+    ordered = sorted(times)
+    return max(bisect_left(ordered, at + 1.0) - n for n, at in enumerate(ordered))
