@@ -6,6 +6,7 @@ units), and those that an earlier start of this process has left with it (sd_not
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import MutableMapping
@@ -30,7 +31,9 @@ class SocketStore:
         """
         taken = self._sockets.pop(_name(kind, detail), None)
         for name in [name for name in self._sockets if name.startswith(f"{kind}-")]:
-            self._sockets.pop(name).close()
+            with self._sockets.pop(name) as sock, contextlib.suppress(OSError):
+                # The manager closes its copy some time later, and the port may be wanted now.
+                sock.shutdown(socket.SHUT_RDWR)
             self._notifier.forget(name)
         return taken
 

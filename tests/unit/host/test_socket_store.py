@@ -89,3 +89,15 @@ def test_a_socket_for_an_earlier_configuration_is_given_up(
     events = store.take("events")
     assert events is not None
     events.close()
+
+
+def test_the_port_of_a_socket_that_is_given_up_is_free_at_once(
+    manager: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manager reads its messages some time later, and keeps a copy until then."""
+    earlier = socket.create_server(("127.0.0.1", 0))
+    port = earlier.getsockname()[1]
+    with earlier.dup():
+        store = SocketStore(Notifier(), handed_over(monkeypatch, pipe_0=earlier))
+        assert store.take("pipe", "1") is None
+        socket.create_server(("127.0.0.1", port)).close()
