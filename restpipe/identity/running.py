@@ -33,7 +33,7 @@ def reload(events: Path) -> int | None:
         credentials = link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         pid: int = _CREDENTIALS.unpack(credentials)[0]
         if pid == _MANAGER:
-            return _by_the_manager(f"{events.parent.name}-pipe.service")
+            pid = _behind(f"{events.parent.name}.service")
         try:
             # The number cannot become another process' while this is held.
             process = os.pidfd_open(pid)
@@ -83,20 +83,16 @@ def _is_relative(text: str, environ: Mapping[str, str]) -> bool:
     return path not in ("", DEFAULT) and not Path(path).is_absolute()
 
 
-def _by_the_manager(unit: str) -> int | None:
-    """A socket unit is the service manager's: who runs behind it, only the manager knows."""
-    pid = int(_systemctl("show", "--value", "--property=MainPID", unit) or 0)
-    if pid:
-        _systemctl("reload", unit)
-    return pid or None
+def _behind(unit: str) -> int:
+    """A socket unit is the service manager's: who runs behind it, only the manager knows. 0 for nobody.
 
-
-def _systemctl(*words: str) -> str:
-    command = ["systemctl", *words]
+    `systemctl reload` would have handlers load new code, too.
+    """
+    command = ["systemctl", "show", "--value", "--property=MainPID", unit]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode != 0:
         raise RestPipeError(f"the daemon is not told to reload: {' '.join(done.stderr.split())}")
-    return done.stdout.strip()
+    return int(done.stdout.strip() or 0)
 
 
 def _hang_up(process: int, pid: int) -> bool:

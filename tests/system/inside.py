@@ -121,7 +121,7 @@ class Inside:
 
     def start(self) -> Inside:
         """The server's daemon anew, with all that it finds; returns when both are answered."""
-        self.machine.run("systemctl restart restpipe-server-pipe")
+        self.machine.restart_daemon("server")
         self.machine.wait_answer("client", "/server/time")
         self.machine.wait_answer("server", f"/client/{self.client_name}/time")
         return self
@@ -182,7 +182,7 @@ def configure(machine: Machine, statsd: str = "", port: str = "") -> None:
 
 
 def _side(machine: Machine, role: str) -> Side:
-    daemon = Daemon(machine, f"restpipe-{role}-pipe")
+    daemon = Daemon(machine, f"restpipe-{role}")
     return Side(machine.file(f"/run/restpipe-{role}"), machine.http(role), daemon)
 
 

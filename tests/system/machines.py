@@ -54,6 +54,7 @@ BESIDE = (
 )
 """What some tests install beside the package, without network like that."""
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/root", "TERM": "dumb"}
+PARTS = ("pipe", "web", "handlers@1")
 BOOT_S = 180.0
 COMMAND_S = 120.0
 
@@ -138,6 +139,11 @@ def copy_checkout(of: Path, to: Path) -> Path:
             shutil.copy(of / name, to / name)
     call("git", "init", "--quiet", to)
     return to
+
+
+def unit_of(role: str, part: str) -> str:
+    """The pipe daemon bears the role's own name."""
+    return f"restpipe-{role}" if part == "pipe" else f"restpipe-{role}-{part}"
 
 
 class Image:
@@ -377,6 +383,14 @@ class Machine:
 
     def main_pid(self, unit: str) -> int:
         return int(self.show(unit, "MainPID"))
+
+    def restart_daemon(self, role: str) -> None:
+        """A role's pipe daemon alone, in good order. Returns when another serves."""
+        unit = unit_of(role, "pipe")
+        before = self.main_pid(unit)
+        self.run(f"systemctl kill {unit}")
+        wait_for(lambda: self.main_pid(unit) not in (0, before), f"another daemon of the {role}", 60)
+        wait_for(lambda: self.show(unit, "ActiveState") == "active", f"the {role} to serve", 60)
 
 
 def _unmounted(path: Path) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from tests.support.conditions import wait_for
 from tests.system.journal import cursor, lines_since
 from tests.system.ledger import Load, config
-from tests.system.machines import Machine
+from tests.system.machines import Machine, unit_of
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ max_clients = 7
 
 
 def pids(machine: Machine, role: str) -> list[int]:
-    return [machine.main_pid(f"restpipe-{role}-{part}") for part in ("pipe", "web")]
+    return [machine.main_pid(unit_of(role, part)) for part in ("pipe", "web")]
 
 
 def no_failures(load: Load) -> None:
@@ -50,7 +50,7 @@ def test_a_reload_takes_up_the_file(ledger: tuple[Machine, Machine], configurati
         load.go_on()
     no_failures(load)
     assert pids(server, "server") == before
-    told = server.journal("-u restpipe-server-pipe")
+    told = server.journal("-u restpipe-server")
     assert "changed, but in force only after a restart: pipe.port" in told
     server.put("/etc/restpipe/server.toml", config("server"))
     server.run("systemctl reload restpipe-server")
@@ -73,7 +73,7 @@ def test_a_file_that_cannot_be_used_is_refused_and_the_old_goes_on(
         load.go_on()
     no_failures(load)
     assert pids(server, "server") == before
-    for unit in ("restpipe-server", "restpipe-server-pipe", "restpipe-server-web"):
+    for unit in ("restpipe-server", "restpipe-server-web"):
         wait_for(
             lambda: "web.wait_s must be a number" in server.journal(f"-u {unit}"),  # noqa: B023
             f"{unit} to say so",
@@ -107,20 +107,20 @@ def test_a_renewed_identity_is_taken_up_under_load(ledger: tuple[Machine, Machin
         start = cursor(machine)
         machine.run("cd /root && restpipe identity install renewed.bundle && rm renewed.bundle")
         wait_for(
-            lambda: "revocation lists reloaded" in lines_since(machine, start, f"restpipe-{role}-pipe"),
+            lambda: "revocation lists reloaded" in lines_since(machine, start, f"restpipe-{role}"),
             "the daemon to take it up",
         )
         load.go_on()
         no_failures(load)
         assert pids(machine, role) == before
         other = "client" if role == "server" else "server"
-        (client if role == "server" else server).run(f"systemctl restart restpipe-{other}-pipe")
+        (client if role == "server" else server).restart_daemon(other)
         load.go_on()
         assert identity(machine, role)["serial"] != shown["serial"]
         start = cursor(server)
         shows_its_new_one(ledger, role, shown["serial"], identity(machine, role)["serial"])
         load.go_on()
-        assert "is revoked" not in lines_since(server, start, "restpipe-server-pipe")
+        assert "is revoked" not in lines_since(server, start, "restpipe-server")
     assert pids(machine, role) == before
 
 
@@ -133,9 +133,7 @@ def shows_its_new_one(ledger: tuple[Machine, Machine], role: str, old: str, new:
     start = cursor(server)
     server.run(f"restpipe-ca revoke {client.name} --serial {old}")
     wait_for(
-        lambda: (
-            "the revocation list has been read anew" in lines_since(server, start, "restpipe-server-pipe")
-        ),
+        lambda: "the revocation list has been read anew" in lines_since(server, start, "restpipe-server"),
         "the old certificate to be revoked",
     )
 

@@ -18,15 +18,15 @@ from tests.support.conditions import wait_for
 from tests.support.processes import CHECKOUT
 from tests.system.journal import cursor, lines_since, since
 from tests.system.ledger import CODE, FOLDER, Load, config
-from tests.system.machines import Machine
+from tests.system.machines import PARTS, Machine, unit_of
 
 
 @pytest.mark.parametrize("role", ["server", "client"])
-@pytest.mark.parametrize("part", ["pipe", "web", "handlers@1"])
+@pytest.mark.parametrize("part", PARTS)
 def test_killed(ledger: tuple[Machine, Machine], role: str, part: str) -> None:
     server, client = ledger
     machine = server if role == "server" else client
-    unit = f"restpipe-{role}-{part}"
+    unit = unit_of(role, part)
     before = machine.main_pid(unit)
     with Load(client, server, kills=1) as load:
         machine.run(f"systemctl kill --kill-whom=main --signal=KILL {unit}")
@@ -38,7 +38,7 @@ def test_killed(ledger: tuple[Machine, Machine], role: str, part: str) -> None:
 def test_a_daemon_that_stands_still_is_restarted(ledger: tuple[Machine, Machine], role: str) -> None:
     server, client = ledger
     machine = server if role == "server" else client
-    unit = f"restpipe-{role}-pipe"
+    unit = f"restpipe-{role}"
     before, start = machine.main_pid(unit), cursor(machine)
     with Load(client, server, kills=1) as load:
         machine.run(f"systemctl kill --kill-whom=main --signal=STOP {unit}")
@@ -111,7 +111,7 @@ def test_memory_limit_of_the_handlers(ledger: tuple[Machine, Machine]) -> None:
 def test_memory_limit_of_the_pipe(ledger: tuple[Machine, Machine], part: str) -> None:
     """By large bodies, of which both keep some; gunicorn starts another worker by itself."""
     server, client = ledger
-    unit = f"restpipe-server-{part}"
+    unit = unit_of("server", part)
     main, restarts = server.main_pid(unit), restarts_of(server, unit)
     victim = main if part == "pipe" else web_workers(server)[0]
     with Load(client, server) as load:
@@ -157,7 +157,7 @@ def test_user_code_that_cannot_be_loaded_is_tried_again_in_peace(ledger: tuple[M
     """What needs it waits, everything else goes on."""
     server, client = ledger
     unit = "restpipe-server-handlers@1"
-    pipe, start = server.main_pid("restpipe-server-pipe"), cursor(server)
+    pipe, start = server.main_pid("restpipe-server"), cursor(server)
     with Load(client, server) as load:
         server.put("/srv/ledger/ledger.py", "import nowhere_to_be_found\n")
         try:
@@ -172,7 +172,7 @@ def test_user_code_that_cannot_be_loaded_is_tried_again_in_peace(ledger: tuple[M
         finally:
             server.put("/srv/ledger/ledger.py", CODE)
         load.go_on()
-    assert server.main_pid("restpipe-server-pipe") == pipe
+    assert server.main_pid("restpipe-server") == pipe
     assert min(pauses(server, start, unit, "nowhere_to_be_found")) > 5
 
 
@@ -186,7 +186,7 @@ def pauses(machine: Machine, start: str, unit: str, words: str) -> list[float]:
 def test_user_code_that_ends_its_process_time_and_again(ledger: tuple[Machine, Machine]) -> None:
     server, client = ledger
     unit = "restpipe-server-handlers@1"
-    pipe, restarts, start = server.main_pid("restpipe-server-pipe"), restarts_of(server, unit), cursor(server)
+    pipe, restarts, start = server.main_pid("restpipe-server"), restarts_of(server, unit), cursor(server)
     with Load(client, server) as load:
         for _ in range(3):
             before = server.main_pid(unit)
@@ -198,7 +198,7 @@ def test_user_code_that_ends_its_process_time_and_again(ledger: tuple[Machine, M
             wait_for(lambda: server.main_pid(unit) not in (0, before), f"{unit} to come back", 60)  # noqa: B023
         load.go_on()
         load.kills = restarts_of(server, unit) - restarts
-    assert server.main_pid("restpipe-server-pipe") == pipe
+    assert server.main_pid("restpipe-server") == pipe
     assert server.show(unit, "ActiveState") == "active"
     assert min(pauses(server, start, unit, "status=3")) > 5
 
@@ -246,22 +246,22 @@ def test_full_disk_of_the_handlers(ledger: tuple[Machine, Machine]) -> None:
 def test_full_disk_of_the_journal(ledger: tuple[Machine, Machine]) -> None:
     """And a journal that begins anew: whoever logs does not wait for it."""
     server, client = ledger
-    pid = server.main_pid("restpipe-server-pipe")
+    pid = server.main_pid("restpipe-server")
     server.run("mkdir -p /var/log/journal && mount -t tmpfs -o size=8k tmpfs /var/log/journal")
     try:
         server.try_run("dd if=/dev/zero of=/var/log/journal/filler bs=4k")
         server.run("systemctl restart systemd-journald && journalctl --flush", timeout_s=60)
         with Load(client, server) as load:
             for _ in range(3):
-                client.run("systemctl restart restpipe-client-pipe")
+                client.restart_daemon("client")
                 load.go_on()
     finally:
         server.run("umount -l /var/log/journal && systemctl restart systemd-journald")
-    assert server.main_pid("restpipe-server-pipe") == pid
+    assert server.main_pid("restpipe-server") == pid
     start = cursor(server)
-    client.run("systemctl restart restpipe-client-pipe")
+    client.restart_daemon("client")
     wait_for(
-        lambda: "web1 at" in lines_since(server, start, "restpipe-server-pipe"),
+        lambda: "web1 at" in lines_since(server, start, "restpipe-server"),
         "the journal to be written again",
     )
 
@@ -290,14 +290,14 @@ def test_a_clock_that_jumps_back_by_a_year_and_forth_again(
     server, client = ledger
     machine = server if role == "server" else client
     parts = ("pipe", "web", "handlers@")
-    drop_ins = [f"/etc/systemd/system/restpipe-{role}-{part}.service.d/clock.conf" for part in parts]
+    drop_ins = [f"/etc/systemd/system/{unit_of(role, part)}.service.d/clock.conf" for part in parts]
     shutil.copy(clock, machine.file("/usr/lib/restpipe/clock.so"))
     for path in drop_ins:
         machine.put(path, CLOCK)
     machine.run(f"systemctl daemon-reload && systemctl restart restpipe-{role}")
     try:
         client.wait_answer("client", "/server/entry")
-        pid = machine.main_pid(f"restpipe-{role}-pipe")
+        pid = machine.main_pid(f"restpipe-{role}")
         other = client if role == "server" else server
         with Load(client, server) as load:
             assert abs(years_behind(ledger, role)) < 0.1
@@ -306,7 +306,7 @@ def test_a_clock_that_jumps_back_by_a_year_and_forth_again(
             assert years_behind(ledger, role) > 0.9
             load.go_on()
             # A new link, certificates of the future and all.
-            other.run(f"systemctl restart restpipe-{'client' if role == 'server' else 'server'}-pipe")
+            other.restart_daemon("client" if role == "server" else "server")
             load.go_on()
             machine.run(f"systemctl restart restpipe-{role}-handlers@1 restpipe-{role}-web")
             load.go_on()
@@ -315,7 +315,7 @@ def test_a_clock_that_jumps_back_by_a_year_and_forth_again(
             machine.run("rm /run/clock-back")
             assert abs(years_behind(ledger, role)) < 0.1
             load.go_on()
-        assert machine.main_pid(f"restpipe-{role}-pipe") == pid
+        assert machine.main_pid(f"restpipe-{role}") == pid
     finally:
         machine.run(f"rm -f /run/clock-back {' '.join(drop_ins)}")
         machine.run(f"systemctl daemon-reload && systemctl restart restpipe-{role}")
@@ -324,8 +324,8 @@ def test_a_clock_that_jumps_back_by_a_year_and_forth_again(
 
 def assert_faked(machine: Machine, role: str) -> None:
     """Each part has the library, and sees the file that it asks for."""
-    for part in ("pipe", "web", "handlers@1"):
-        pid = machine.main_pid(f"restpipe-{role}-{part}")
+    for part in PARTS:
+        pid = machine.main_pid(unit_of(role, part))
         assert "clock.so" in machine.run(f"cat /proc/{pid}/maps"), part
         machine.run(f"nsenter --target={pid} --mount test -e /run/clock-back")
 
@@ -374,10 +374,10 @@ def test_a_port_that_is_taken_is_taken_later(ledger: tuple[Machine, Machine]) ->
     server.run(f'systemd-run --unit=squatter python3 -c "{SQUATTER}"')
     try:
         wait_for(lambda: "here" in lines_since(server, start, "squatter"), "the port to be taken")
-        server.run("systemctl start restpipe-server")
+        assert server.try_run("systemctl start restpipe-server").returncode != 0
         with Load(client, server, stuck=True) as load:
             wait_for(
-                lambda: "cannot listen at 0.0.0.0:1234" in lines_since(server, start, "restpipe-server-pipe"),
+                lambda: "cannot listen at 0.0.0.0:1234" in lines_since(server, start, "restpipe-server"),
                 "a clear line",
             )
             server.run("systemctl stop squatter")
@@ -405,16 +405,16 @@ def test_no_name_and_no_network_at_boot(ledger: tuple[Machine, Machine]) -> None
     client.reboot()
     try:
         wait_for(
-            lambda: "cannot connect to " in client.journal("-b -u restpipe-client-pipe"),
+            lambda: "cannot connect to " in client.journal("-b -u restpipe-client"),
             "a line that says so",
         )
-        assert client.show("restpipe-client-pipe", "StatusText") == "not connected"
+        assert client.show("restpipe-client", "StatusText") == "not connected"
         assert client.show("restpipe-client", "ActiveState") == "active"
     finally:
         client.put("/etc/hosts", hosts)
     with Load(client, server) as load:
         load.go_on()
-    assert client.show("restpipe-client-pipe", "NRestarts") == "0"
+    assert client.show("restpipe-client", "NRestarts") == "0"
 
 
 def test_an_address_that_comes_after_the_boot(ledger: tuple[Machine, Machine]) -> None:
@@ -426,7 +426,7 @@ def test_an_address_that_comes_after_the_boot(ledger: tuple[Machine, Machine]) -
         client.wait_answer("client", "/server/entry")
         server.reboot()
         client.wait_answer("client", "/server/entry")
-        assert "cannot listen at 10.77.0.1:1234" in server.journal("-b -u restpipe-server-pipe")
+        assert "cannot listen at 10.77.0.1:1234" in server.journal("-b -u restpipe-server")
     finally:
         server.put("/etc/restpipe/server.toml", config("server"))
         server.run("systemctl restart restpipe-server")

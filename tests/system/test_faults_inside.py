@@ -102,13 +102,14 @@ class Identities:
         for role in roles:
             daemon = getattr(self._pair, role).pipe
             before = daemon.log_text().count("lists reloaded")
-            self._pair.machine.run(f"systemctl reload restpipe-{role}-pipe")
+            self._pair.machine.run(f"systemctl kill --signal=HUP restpipe-{role}")
             wait_for(lambda: daemon.log_text().count("lists reloaded") > before, f"{role} to reload")  # noqa: B023
 
     def restore(self) -> None:
         for path, content in self._before.items():
             path.write_bytes(content)
-        self._pair.machine.run("systemctl restart restpipe-server-pipe restpipe-client-pipe")
+        for role in self._folders:
+            self._pair.machine.restart_daemon(role)
         self._pair.machine.wait_answer("client", "/server/time")
         self._pair.machine.wait_answer("server", "/client/client-1/time")
 
@@ -147,7 +148,7 @@ def test_another_authority_under_load(pair: Inside, identities: Identities) -> N
         wait_for(lambda: len(statuses) > before + 20, "answers with the new authority")
     assert set(statuses) == {200}
     identities.show("client", leaf("", middle, names=[uri(CLIENT)]))
-    pair.machine.run("systemctl restart restpipe-client-pipe")
+    pair.machine.restart_daemon("client")
     pair.machine.wait_answer("server", f"/client/{AS_PATH}/told")
 
 
@@ -156,7 +157,7 @@ def test_an_expired_certificates_link_is_closed_and_a_renewed_one_goes_on(
 ) -> None:
     own = load(pair.authority.folder)
     identities.show("client", leaf("client-1", own, days=6 / DAY_S))
-    pair.machine.run("systemctl restart restpipe-client-pipe")
+    pair.machine.restart_daemon("client")
     pair.server.pipe.wait_log("client-1 at .* is connected and begins a session")
     pair.server.pipe.wait_log(
         "the link to client-1 at .* is gone: the certificate of client-1 has expired at"

@@ -9,8 +9,9 @@ import pytest
 from tests.integration.test_requests import *  # noqa: F403  (the tests themselves)
 from tests.support.conditions import wait_for
 from tests.system.inside import Inside, configure, free_of_complaints
+from tests.system.machines import PARTS, unit_of
 
-UNITS = [f"restpipe-{role}-{part}" for role in ("server", "client") for part in ("pipe", "web", "handlers@1")]
+UNITS = [unit_of(role, part) for role in ("server", "client") for part in PARTS]
 
 WIDER = "/usr/share/doc/restpipe/examples/wider.conf"
 METRICS = (
@@ -34,7 +35,7 @@ def pair(inside: Inside) -> Inside:
 
 def test_hooks_for_connections(pair: Inside) -> None:
     machine = pair.machine
-    machine.run("systemctl restart restpipe-client-pipe")
+    machine.run("systemctl restart restpipe-client")
     machine.wait_answer("client", "/server/time")
     for role, hooks in (
         ("server", ("connection_removed 127.0.0.1", "connection_added 127.0.0.1")),

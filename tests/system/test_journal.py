@@ -23,10 +23,23 @@ for number in range({flaps}):
 def test_the_journal_knows_the_peer(joined: tuple[Machine, Machine]) -> None:
     server, _client = joined
     server.wait_answer("server", "/client/web1/time")
-    entry = entries(server, "-u 'restpipe-server*' PEER=web1")[-1]
+    entry = entries(server, "-u restpipe-server PEER=web1")[-1]
     assert "web1" in entry["MESSAGE"]
     assert entry["PRIORITY"] in ("4", "6")
-    assert entry["_SYSTEMD_UNIT"] == "restpipe-server-pipe.service"
+    assert entry["_SYSTEMD_UNIT"] == "restpipe-server.service"
+    assert "web1 at" in server.run("journalctl -u restpipe-server PEER=web1")
+
+
+def test_the_status_is_the_daemons(joined: tuple[Machine, Machine]) -> None:
+    server, client = joined
+    server.wait_answer("server", "/client/web1/time")
+    for machine, role, line in (
+        (server, "server", 'Status: "1 client"'),
+        (client, "client", "connected to "),
+    ):
+        status = f"systemctl status restpipe-{role}"
+        wait_for(lambda: line in machine.run(status), line)  # noqa: B023
+        assert f"Main PID: {machine.main_pid(f'restpipe-{role}')} (restpipe)" in machine.run(status)
 
 
 def test_a_peer_that_flaps_makes_no_flood(joined: tuple[Machine, Machine]) -> None:
@@ -47,11 +60,11 @@ def test_a_peer_that_flaps_makes_no_flood(joined: tuple[Machine, Machine]) -> No
 
 def test_a_client_that_is_refused_is_told_of_now_and_then(joined: tuple[Machine, Machine]) -> None:
     server, client = joined
-    client.run("systemctl stop restpipe-client-pipe")
+    client.run("systemctl stop restpipe-client")
     cut = "certificate of web1, serial"
     server.run("cd /root && restpipe-ca revoke web1")
     try:
-        client.run("systemctl start restpipe-client-pipe")
+        client.run("systemctl start restpipe-client")
         line = wait_for(
             lambda: next((one for one in entries(server, "-b PEER=web1") if cut in one["MESSAGE"]), None),
             "a refusal",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.system.machines import Machine
+from tests.system.machines import Machine, unit_of
 from tests.system.walkthrough import ask
 
 THRESHOLDS = {"pipe": 12, "web": 9, "handlers@1": 9}
@@ -65,7 +65,7 @@ def test_each_part_reaches_its_own_socket_only(
 @pytest.mark.parametrize("part", list(THRESHOLDS))
 def test_hardening(joined: tuple[Machine, Machine], role: str, part: str) -> None:
     machine = joined[role == "client"]
-    unit = f"restpipe-{role}-{part}.service"
+    unit = f"{unit_of(role, part)}.service"
     done = machine.try_run(f"systemd-analyze security --no-pager --threshold={THRESHOLDS[part]} {unit}")
     assert done.returncode == 0, done.stdout
 
@@ -75,7 +75,7 @@ def test_hardening(joined: tuple[Machine, Machine], role: str, part: str) -> Non
 def test_resource_limits(joined: tuple[Machine, Machine], role: str, part: str) -> None:
     """As the manager has read them; of those that hold without its groups, what a process has."""
     machine = joined[role == "client"]
-    unit = f"restpipe-{role}-{part}"
+    unit = unit_of(role, part)
     assert {name: int(machine.show(unit, name)) for name in LIMITS[part]} == LIMITS[part]
     # Unless the whole machine has less: a container has no say over that.
     most = min(LIMITS[part]["LimitNOFILE"], open_files(machine, 1))

@@ -9,10 +9,10 @@ import time
 import pytest
 
 from tests.support.conditions import wait_for
+from tests.system.journal import cursor, lines_since
 from tests.system.ledger import CODE, Load
-from tests.system.machines import Machine
+from tests.system.machines import PARTS, Machine, unit_of
 
-PARTS = ("pipe", "web", "handlers@1")
 KNOCK = """
 import os, socket, time
 knocks = failed = 0
@@ -29,28 +29,38 @@ print(knocks, failed)
 """
 
 
-@pytest.mark.parametrize(("role", "unit"), [("server", part) for part in PARTS] + [("client", "pipe")])
-def test_each_part_restarts_alone(ledger: tuple[Machine, Machine], role: str, unit: str) -> None:
+@pytest.mark.parametrize(("role", "part"), [("server", part) for part in PARTS] + [("client", "pipe")])
+def test_each_part_restarts_alone(ledger: tuple[Machine, Machine], role: str, part: str) -> None:
+    """The daemon, too, by `systemctl kill`: it finishes in good order, and is started again."""
     server, client = ledger
     machine = server if role == "server" else client
-    pids = {part: machine.main_pid(f"restpipe-{role}-{part}") for part in PARTS}
+    before, start = pids(machine, role), cursor(machine)
     with Load(client, server) as load:
-        machine.run(f"systemctl restart restpipe-{role}-{unit}")
+        if part == "pipe":
+            machine.restart_daemon(role)
+        else:
+            machine.run(f"systemctl restart {unit_of(role, part)}")
         load.go_on()
     assert not load.unknown, load
-    after = {part: machine.main_pid(f"restpipe-{role}-{part}") for part in PARTS}
-    assert {part for part in PARTS if after[part] != pids[part]} == {unit}
+    after = pids(machine, role)
+    assert {part for part in PARTS if after[part] != before[part]} == {part}
+    assert "Failed with result" not in lines_since(machine, start, unit_of(role, part))
+
+
+def pids(machine: Machine, role: str) -> dict[str, int]:
+    return {part: machine.main_pid(unit_of(role, part)) for part in PARTS}
 
 
 @pytest.mark.parametrize("role", ["server", "client"])
 def test_the_whole_restarts(ledger: tuple[Machine, Machine], role: str) -> None:
     server, client = ledger
     machine = server if role == "server" else client
-    pids = {part: machine.main_pid(f"restpipe-{role}-{part}") for part in PARTS}
+    before = pids(machine, role)
     with Load(client, server) as load:
         machine.run(f"systemctl restart restpipe-{role}")
         load.go_on()
-    assert all(machine.main_pid(f"restpipe-{role}-{part}") != pids[part] for part in PARTS)
+    after = pids(machine, role)
+    assert all(after[part] != before[part] for part in PARTS)
 
 
 def test_however_often_it_is_restarted_it_starts(ledger: tuple[Machine, Machine]) -> None:
@@ -64,13 +74,9 @@ def test_however_often_it_is_restarted_it_starts(ledger: tuple[Machine, Machine]
 def test_stop_stops_and_start_starts_all(ledger: tuple[Machine, Machine]) -> None:
     server, client = ledger
     server.run("systemctl stop restpipe-server")
-    units = [f"restpipe-server-{part}" for part in (*PARTS, "events.socket", "handlers.socket", "web.socket")]
-
-    def active() -> list[str]:
-        return [unit for unit in units if server.try_run(f"systemctl is-active {unit}").returncode == 0]
-
-    assert not set(active()) & {f"restpipe-server-{part}" for part in PARTS}
-    wait_for(lambda: not active(), "the sockets to be gone, too")
+    sockets = [f"restpipe-server-{name}.socket" for name in ("events", "handlers", "web")]
+    units = [*sockets, *(unit_of("server", part) for part in PARTS)]
+    assert not [unit for unit in units if server.try_run(f"systemctl is-active {unit}").returncode == 0]
     assert not server.file("/run/restpipe-server/web.sock").exists()
     server.run("systemctl start restpipe-server")
     client.wait_answer("client", "/server/entry")
@@ -103,14 +109,14 @@ def test_no_connect_is_refused_meanwhile(ledger: tuple[Machine, Machine]) -> Non
     asking.start()
     try:
         for how in (
-            "restart restpipe-server-pipe",
-            "kill --kill-whom=main --signal=KILL restpipe-server-pipe",
+            "kill restpipe-server",
+            "kill --kill-whom=main --signal=KILL restpipe-server",
             "restart restpipe-server",
         ):
-            before = server.main_pid("restpipe-server-pipe")
+            before = server.main_pid("restpipe-server")
             server.run(f"systemctl {how}")
             wait_for(
-                lambda: server.main_pid("restpipe-server-pipe") not in (0, before),  # noqa: B023
+                lambda: server.main_pid("restpipe-server") not in (0, before),  # noqa: B023
                 f"another daemon after {how}",
             )
             server.wait_answer("server", "/client/web1/entry")
@@ -131,13 +137,13 @@ def test_no_connect_is_refused_meanwhile(ledger: tuple[Machine, Machine]) -> Non
 def test_reload(ledger: tuple[Machine, Machine], role: str) -> None:
     server, client = ledger
     machine = server if role == "server" else client
-    pid = machine.main_pid(f"restpipe-{role}-pipe")
+    pid = machine.main_pid(f"restpipe-{role}")
     with Load(client, server) as load:
         machine.run(f"systemctl reload restpipe-{role}")
         load.go_on(200)
     assert not load.unknown, load
     assert not load.refused, load
-    assert machine.main_pid(f"restpipe-{role}-pipe") == pid
+    assert machine.main_pid(f"restpipe-{role}") == pid
 
 
 def test_new_code_with_no_failed_request(ledger: tuple[Machine, Machine]) -> None:

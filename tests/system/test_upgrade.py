@@ -12,7 +12,7 @@ import pytest
 
 from restpipe import __version__
 from tests.system.ledger import Load, keep_ledgers
-from tests.system.machines import Image, Machine, booted, copy_checkout
+from tests.system.machines import Image, Machine, booted, copy_checkout, unit_of
 from tests.system.walkthrough import ask, join
 
 
@@ -39,7 +39,7 @@ def previous(image: Image, work: Path) -> Path:
     checkout = copy_checkout(image.checkout, work / f"previous-{image.suite}")
     _replace(checkout / "restpipe/__init__.py", f'__version__ = "{__version__}"', f'__version__ = "{OLD}"')
     for part in ("pipe", "web", "handlers@"):
-        unit = checkout / f"systemd/restpipe-ROLE-{part}.service"
+        unit = checkout / f"systemd/{unit_of('ROLE', part)}.service"
         _replace(unit, "[Service]\n", f"[Service]\nEnvironment={OLD_MARK}=1\n")
     for role in ("server", "client"):
         with (checkout / f"packaging/etc/{role}.toml").open("a") as file:

@@ -7,7 +7,7 @@ import struct
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,9 +15,9 @@ from typing import Self
 import pytest
 
 from tests.support.conditions import wait_for
-from tests.system.machines import Image, Machine, booted
+from tests.system.machines import PARTS, Image, Machine, booted, unit_of
 
-PARTS = ("pipe.service", "web.service", "handlers@1.service")
+SERVICES = [f"{unit_of('server', part)}.service" for part in PARTS]
 SOCKETS = ("web", "events", "handlers")
 
 
@@ -68,8 +68,8 @@ class Knocking:
 
 
 def all_units() -> list[str]:
-    parts = [*PARTS, "sockets.target", *(f"{name}.socket" for name in SOCKETS)]
-    return ["restpipe-server.service", *(f"restpipe-server-{part}" for part in parts)]
+    others = ["parts.target", "sockets.target", *(f"{name}.socket" for name in SOCKETS)]
+    return [*SERVICES, *(f"restpipe-server-{name}" for name in others)]
 
 
 def each(machine: Machine, name: str, units: list[str]) -> dict[str, str]:
@@ -85,17 +85,18 @@ def all_active(machine: Machine) -> bool:
 def rests(machine: Machine) -> bool:
     """Nothing of it runs, and nothing is about to."""
     jobs = machine.run("systemctl list-jobs --no-legend --plain 'restpipe-*'")
-    return not jobs and set(each(machine, "ActiveState", all_units()).values()) == {"inactive"}
+    # What has failed before it was stopped is remembered for that.
+    return not jobs and set(each(machine, "ActiveState", all_units()).values()) <= {"inactive", "failed"}
 
 
-def stop(server: Machine, knocking: Knocking) -> None:
-    server.run("systemctl stop restpipe-server")
-    # The sockets may go a little later, but nothing may come back.
-    running = server.parts()
+def stop(server: Machine, knocking: Knocking) -> str:
+    """What is said by the command."""
+    said = server.run("systemctl stop restpipe-server 2>&1")
+    assert not server.parts()
     wait_for(lambda: rests(server), "all to rest", 20)
-    assert not running
     knocking.in_vain()
     assert rests(server)
+    return said
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +118,9 @@ def server(installed: Machine) -> Machine:
 def test_a_stop_is_one_whoever_knocks(server: Machine, attempt: int) -> None:
     """A connect while the parts stop would have their sockets start them again."""
     with Knocking(server) as knocking:
-        stop(server, knocking)
+        said = stop(server, knocking)
+    # No word of sockets that could: they have gone before.
+    assert not said
 
 
 def test_a_stop_while_it_restarts(server: Machine) -> None:
@@ -126,56 +129,116 @@ def test_a_stop_while_it_restarts(server: Machine) -> None:
         stop(server, knocking)
 
 
-def test_a_stop_while_a_part_fails_time_and_again(server: Machine) -> None:
+@pytest.fixture
+def configured(server: Machine) -> Iterator[Callable[[str], None]]:
+    """What is in the server's file for as long as a test runs; its daemon serves again afterwards."""
     path = "/etc/restpipe/server.toml"
     shipped = server.run(f"cat {path}")
-    server.put(path, "[pipe]\nport = 'none'\n")
-    try:
-        with Knocking(server) as knocking:
-            server.run("systemctl restart restpipe-server-pipe || true")
-            wait_for(
-                lambda: "pipe.port must be a" in server.journal("-n 5 -u restpipe-server-pipe"), "a failure"
-            )
-            stop(server, knocking)
-    finally:
-        server.put(path, shipped)
+    yield lambda text: server.put(path, text)
+    server.put(path, shipped)
+    server.run("systemctl restart restpipe-server")
 
 
-@pytest.mark.parametrize("part", ["pipe", "web"])
-def test_a_part_without_the_whole_does_not_pretend_to_start(server: Machine, part: str) -> None:
-    """It would have no socket to serve at."""
+FAILING = {"its parts wait": "bind = '192.0.2.1'", "its parts fail, too": "port = 'none'"}
+"""What keeps the daemon from starting, until somebody edits it: an address that nobody has, nonsense."""
+STATES = ("stop-post", "auto-restart", "start-pre")
+
+
+def wait_state(machine: Machine, state: str) -> None:
+    wait_for(lambda: machine.show("restpipe-server", "SubState") == state, state, 60)
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("cause", FAILING)
+def test_a_stop_while_the_daemon_fails_time_and_again(
+    server: Machine, configured: Callable[[str], None], cause: str, state: str
+) -> None:
+    configured(f"[pipe]\n{FAILING[cause]}\n")
+    with Knocking(server) as knocking:
+        assert server.try_run("systemctl restart restpipe-server").returncode != 0
+        wait_state(server, state)
+        stop(server, knocking)
+
+
+def test_a_restart_while_the_daemon_fails_is_one_of_the_parts_too(
+    server: Machine, configured: Callable[[str], None]
+) -> None:
+    """An upgrade, perhaps: they must not go on with the code of before. But they do without the daemon."""
+    configured("[pipe]\nbind = '192.0.2.1'\n")
+    others = SERVICES[1:]
+    before = each(server, "InvocationID", others)
+    server.run("systemctl kill restpipe-server")
+    for state in STATES:
+        wait_state(server, state)
+    assert each(server, "InvocationID", others) == before
+    assert server.try_run("systemctl restart restpipe-server").returncode != 0
+    wait_for(lambda: set(others) <= set(server.parts()), "the others to serve again", 60)
+    after = each(server, "InvocationID", others)
+    assert all(after[unit] != before[unit] for unit in others)
+
+
+def test_web_workers_without_the_daemon_do_not_pretend_to_start(server: Machine) -> None:
+    """They would have no socket to serve at."""
     server.run("systemctl stop restpipe-server")
-    wait_for(lambda: rests(server), "all to rest", 20)
-    assert server.try_run(f"systemctl start restpipe-server-{part}").returncode != 0
+    assert server.try_run("systemctl start restpipe-server-web").returncode != 0
     assert rests(server)
 
 
 def test_a_restart_refuses_nobody(server: Machine) -> None:
     sockets = [f"restpipe-server-{name}.socket" for name in SOCKETS]
-    parts = [f"restpipe-server-{part}" for part in PARTS]
-    before, opened = each(server, "InvocationID", parts), each(server, "InvocationID", sockets)
+    before, opened = each(server, "InvocationID", SERVICES), each(server, "InvocationID", sockets)
     with Knocking(server) as knocking:
         server.run("systemctl restart restpipe-server")
         wait_for(lambda: all_active(server), "all parts to serve", 60)
         knocking.go_on()
     assert not knocking.refused
-    after = each(server, "InvocationID", parts)
-    assert all(after[part] != before[part] for part in parts)
+    after = each(server, "InvocationID", SERVICES)
+    assert all(after[unit] != before[unit] for unit in SERVICES)
     assert each(server, "InvocationID", sockets) == opened
 
 
-@pytest.mark.parametrize("part", PARTS)
-def test_an_automatic_restart_touches_no_other(server: Machine, part: str) -> None:
-    unit = f"restpipe-server-{part}"
+@pytest.mark.parametrize("unit", SERVICES)
+@pytest.mark.parametrize("signal", ["KILL", "ABRT", "TERM"])
+def test_an_automatic_restart_touches_no_other(server: Machine, unit: str, signal: str) -> None:
+    """After SIGTERM, by which a process ends in good order, too."""
     before = each(server, "InvocationID", all_units())
     with Knocking(server) as knocking:
-        server.run(f"systemctl kill --kill-whom=main --signal=KILL {unit}")
+        server.run(f"systemctl kill --kill-whom=main --signal={signal} {unit}")
         wait_for(lambda: server.show(unit, "InvocationID") not in ("", before[unit]), "another", 60)
         wait_for(lambda: all_active(server), "all parts to serve", 60)
         knocking.go_on()
     assert not knocking.refused
     after = each(server, "InvocationID", all_units())
-    assert {other for other in after if after[other] != before[other]} == {unit}
+    changed = {other for other in after if after[other] != before[other]}
+    assert changed - {"restpipe-server-parts.target"} == {unit}
+
+
+def test_after_automatic_restarts_an_order_still_holds_for_all(server: Machine) -> None:
+    for _ in range(3):
+        server.restart_daemon("server")
+    before = each(server, "InvocationID", SERVICES)
+    server.run("systemctl restart restpipe-server")
+    wait_for(lambda: all_active(server), "all parts to serve", 60)
+    after = each(server, "InvocationID", SERVICES)
+    assert all(after[unit] != before[unit] for unit in SERVICES)
+
+
+def test_a_start_that_crosses_a_stop(server: Machine) -> None:
+    """Whichever comes first: in the end all of it serves, and an order holds for all."""
+    server.run("systemctl --no-block stop restpipe-server && systemctl start restpipe-server")
+    wait_for(lambda: all_active(server), "all parts to serve", 60)
+    with Knocking(server) as knocking:
+        stop(server, knocking)
+
+
+@pytest.mark.parametrize("how", ["restart", "kill"])
+def test_bundles_name_the_port_that_is_configured_now(
+    server: Machine, configured: Callable[[str], None], how: str
+) -> None:
+    configured("[pipe]\nport = 4321\n")
+    server.run(f"systemctl {how} restpipe-server")
+    wait_for(lambda: server.run("ss -Hltn sport = :4321"), "the other port", 60)
+    assert ":4321" in server.run(f"cd /root && restpipe-ca issue by-{how} && cat by-{how}.bundle")
 
 
 def test_a_web_server_that_stands_still_is_restarted(server: Machine) -> None:
