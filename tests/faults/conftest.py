@@ -20,6 +20,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Where all must run, what was left out for want of something is a failure."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("SKIP_NOTHING") and reporter is not None and reporter.stats.get("skipped"):
+        reporter.write_line("tests were left out, and SKIP_NOTHING is set", red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 

@@ -47,7 +47,7 @@ class SilentPeer(Callers):
     def stop_reading(self) -> None:
         """Nothing that the server sends from now on is taken."""
         # Waited for: until then it takes as much as would have to wait at the server.
-        asyncio.run_coroutine_threadsafe(self._pause_reading(), self._loop).result()
+        asyncio.run_coroutine_threadsafe(self._pause_reading(), self._loop).result(TIMEOUT_S)
 
     async def _pause_reading(self) -> None:
         assert self._link is not None

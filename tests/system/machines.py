@@ -75,8 +75,9 @@ def missing(suites: Iterable[str], images: Path | None) -> str:
     if not _may_make_groups():
         return "system tests need the right to make control groups below /sys/fs/cgroup"
     for suite in suites:
-        if images is None or not (images / suite / "root/etc").exists():
-            return _out_of_reach(suite)
+        at_hand = images is not None and (images / suite / "root/etc").exists()
+        if not at_hand and (reason := _out_of_reach(suite)):
+            return reason
     return ""
 
 
