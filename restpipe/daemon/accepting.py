@@ -135,7 +135,7 @@ class Accepting:
             channel = Channel(Session(new_session_id(), self.buffer_size), Side.LISTENER, peer.name)
         link.connection.accept(channel.session, hello, now=now(), name=peer.name)
         self._trust.joined(link, peer)
-        self._links.join(link, peer, channel)
+        self._links.join(link, peer, channel, known=link.connection.resumed)
 
     # Two links with one name.
 

@@ -43,6 +43,8 @@ class PeerLinks:
         self._peers: dict[Link, Peer] = {}
         self._links: dict[Peer, Link] = {}
         self._given_up: dict[Peer, asyncio.TimerHandle] = {}
+        self._unanswered: set[Link] = set()
+        """Links whose other side may not have heard of their session yet."""
 
     def __len__(self) -> int:
         return len(self._links)
@@ -67,8 +69,12 @@ class PeerLinks:
         """The peer's link, while it is up."""
         return self._links.get(peer)
 
-    def join(self, link: Link, peer: Peer, channel: Channel) -> None:
-        """The peer is here, with this session; whatever waited for it goes on."""
+    def join(self, link: Link, peer: Peer, channel: Channel, *, known: bool = True) -> None:
+        """The peer is here, with this session; whatever waited for it goes on.
+
+        Not before its first word, unless the peer is `known` to have the session: were its WELCOME lost, it
+        would begin another, and nobody could say what has become of the events in this one.
+        """
         timer = self._given_up.pop(peer, None)
         if timer is not None:
             timer.cancel()
@@ -76,6 +82,7 @@ class PeerLinks:
         self._links[peer] = link
         channel.session.attach(link.wake)
         peer.joined(channel, *link.peer_address)
+        peer.online = known
         link.wake()
         how = "resumes its session" if link.connection.resumed else "begins a session"
         _log.info("%s at %s is connected and %s", peer.name, link, how, extra={"peer": peer.name})
@@ -83,11 +90,22 @@ class PeerLinks:
             session = channel.session
             words = "%s: %d frames had come in; %d that were not acknowledged are sent again"
             _log.debug(words, peer.name, session.received, session.repeated, extra={"peer": peer.name})
+        if known:
+            self._go_on(peer)
+        else:
+            self._unanswered.add(link)
+            link.connection.ping(now())
+
+    def _go_on(self, peer: Peer) -> None:
+        peer.online = True
         self._joined(peer)
         self._router.peer_joined(peer, now())
 
     def receive(self, link: Link, peer: Peer, received: list[Frame]) -> None:
         """Frames of a link whose handshake is over."""
+        if link in self._unanswered and not link.connection.peer_goes:
+            self._unanswered.remove(link)
+            self._go_on(peer)
         for frame in received:
             if frame.kind >= FIRST_LINK_KIND and frame.kind == Kind.GOAWAY:
                 self.goes(peer, read_message(Goaway(), frame))
@@ -114,7 +132,10 @@ class PeerLinks:
         _log.log(
             level, "the link to %s at %s is gone: %s", peer.name, link, reason, extra={"peer": peer.name}
         )
-        self._left(peer, reason)
+        if link in self._unanswered:
+            self._unanswered.remove(link)
+        else:
+            self._left(peer, reason)
         if peer.stops:
             self._part(peer, f"{peer.name} has stopped")
             return

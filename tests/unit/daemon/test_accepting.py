@@ -76,7 +76,9 @@ class Port(House):
         return self.callers[-1]
 
     async def join(self, name: str = "alpha", *, session: Session | None = None) -> Caller:
-        return await (await self.dial(name, session=session)).welcomed()
+        caller = await (await self.dial(name, session=session)).welcomed()
+        await until(lambda: self.online(name))
+        return caller
 
     def online(self, name: str) -> bool:
         peer = self.peers.get(name)
@@ -215,7 +217,7 @@ def test_a_contender_need_not_wait_when_the_older_goes_by_itself() -> None:
             await until(lambda: house.accepting._contenders)
             await older.leave()
             await newer.welcomed()
-            assert house.online("alpha")
+            await until(lambda: house.online("alpha"))
 
     run(main())
 
@@ -539,6 +541,46 @@ def test_what_waited_for_a_client_reaches_it_when_it_comes() -> None:
             house.router.from_sender(sender, [event(1, "alpha")], 0.0)
             caller = await house.join()
             await caller.got(Kind.EVENT)
+
+    run(main())
+
+
+def test_nothing_is_sent_in_a_session_of_which_the_client_may_never_have_heard() -> None:
+    """Its WELCOME was lost with the link: it dials again, and knows nothing of the session before."""
+
+    async def main() -> None:
+        async with port() as house:
+            house.peers.add("alpha")
+            sender = Channel(session(), Side.LISTENER)
+            house.router.from_sender(sender, [event(1, "alpha")], 0.0)
+            deaf = await house.dial()
+            freeze(deaf)
+            await until(lambda: len(house.links) == 1)
+            house.router.from_sender(sender, [event(3, "alpha")], 0.0)
+            await deaf.leave()
+            await until(lambda: not len(house.links))
+            caller = await house.join()
+            for frame in await caller.got(Kind.EVENT, 2):
+                caller.reply(frame.stream)
+            await until(house.settled)
+            assert [frame.kind for frame in taken(sender)] == [Kind.REPLY] * 2
+            assert house.news == ["alpha joined"]
+
+    run(main())
+
+
+def test_a_client_goes_on_with_a_session_whose_first_link_broke_at_once() -> None:
+    async def main() -> None:
+        async with port() as house:
+            first = await house.dial()
+            assert first.link is not None
+            await until(lambda: first.link and first.link.connection.session)
+            first.open(1)
+            await first.leave()
+            again = await house.join(session=first.session)
+            assert again.link is not None
+            assert again.link.connection.resumed
+            await until(lambda: house.channel("alpha").routes)
 
     run(main())
 
