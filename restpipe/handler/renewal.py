@@ -1,9 +1,10 @@
 """New code on SIGHUP: without a gap where the service manager can follow, else in place.
 
 Under systemd a second process loads the new code, and takes this one's place once it serves: the old one goes
-on answering until the new one is linked to the daemon, then finishes what it has under way. Whoever else
-started this process would take that for its end: for them it tries in a second process whether the new code
-can be loaded, finishes what it has under way, and begins anew under its own number (`begin_anew`).
+on answering until the new one is linked to the daemon, then finishes what it has under way. The new one is no
+child of the old: a main process that is not systemd's own is not waited for at a stop, but killed. Whoever
+else started this process would take that for its end: for them it tries in a second process whether the new
+code can be loaded, finishes what it has under way, and begins anew under its own number (`begin_anew`).
 
 Code that cannot be loaded, or not in time, changes nothing but the log. A reload that comes while code is
 being loaded is made up for after that: by the old process, or by whoever has taken its place.
@@ -12,12 +13,15 @@ being loaded is made up for after that: by the old process, or by whoever has ta
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
 import subprocess
 import sys
 from typing import NoReturn
+
+from restpipe.host.orphan import Orphan
 
 PREDECESSOR = "RESTPIPE_PREDECESSOR"
 """Environment variable of the new process: whose place it takes."""
@@ -32,16 +36,16 @@ _log = logging.getLogger(__name__)
 def take_over() -> bool:
     """In the new process, once it serves: sends the old one off, if there is one."""
     predecessor = os.environ.pop(PREDECESSOR, "")
-    # It may have ended meanwhile, and its number be another process'.
-    if predecessor != str(os.getppid()):
+    if not predecessor:
         return False
-    os.kill(os.getppid(), _SUCCEEDED)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(int(predecessor), _SUCCEEDED)
     return True
 
 
 def is_successor() -> bool:
     """Whether this process is to take the place of another."""
-    return os.environ.get(PREDECESSOR) == str(os.getppid())
+    return PREDECESSOR in os.environ
 
 
 def begin_anew() -> NoReturn:
@@ -51,6 +55,11 @@ def begin_anew() -> NoReturn:
 
 def _command() -> list[str]:
     return [sys.executable, *sys.orig_argv[1:]]
+
+
+def _environ() -> dict[str, str]:
+    """For another process of this service, which is not its main one."""
+    return {name: value for name, value in os.environ.items() if name != "WATCHDOG_PID"}
 
 
 class Renewal:
@@ -66,7 +75,7 @@ class Renewal:
         self._load_timeout_s = load_timeout_s
         self._asked = False
         """For newer code than the successor has been started with."""
-        self._successor: subprocess.Popen[bytes] | None = None
+        self._successor: Orphan | None = None
         self._trying: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -80,7 +89,6 @@ class Renewal:
         self._closed = True
         if self._trying is not None and not self.succeeded:
             self._trying.cancel()
-            self._kill()
 
     def _begin(self) -> None:
         if self.succeeded:
@@ -104,26 +112,37 @@ class Renewal:
         self._trying = None
 
     async def _fail(self) -> str:
-        """Starts a successor; why it has failed. Cancelled when it has not; empty if it was only to try."""
-        environ = os.environ | ({} if self._in_place else {PREDECESSOR: str(os.getpid())})
-        environ.pop("WATCHDOG_PID", None)
-        trial = ["--check"] if self._in_place else []
-        # Not asyncio's subprocess: that one would be killed with this loop's end.
-        self._successor = subprocess.Popen([*_command(), *trial], env=environ)  # noqa: ASYNC220, S603
+        """Why the new code is not used; empty if it could be, and this process is to begin anew with it."""
         try:
             async with asyncio.timeout(self._load_timeout_s):
-                while self._successor.poll() is None:  # noqa: ASYNC110 - no child watcher, as above
-                    await asyncio.sleep(_POLL_S)
+                return await (self._check() if self._in_place else self._await_successor())
         except TimeoutError:
-            self._kill()
             return f"it was not ready within {self._load_timeout_s:g} s"
-        status = self._successor.returncode
-        return "" if self._in_place and not status else f"it ended with status {status}"
+        except OSError as error:
+            return f"it was not loaded: {error}"
 
-    def _kill(self) -> None:
-        if self._successor is not None:
-            self._successor.kill()
-            self._successor.wait()
+    async def _check(self) -> str:
+        """Loads it in a child, which does nothing else."""
+        # Not asyncio's subprocess: that one needs a child watcher.
+        child = subprocess.Popen([*_command(), "--check"], env=_environ())  # noqa: ASYNC220, S603
+        try:
+            while child.poll() is None:  # noqa: ASYNC110
+                await asyncio.sleep(_POLL_S)
+        finally:
+            child.kill()
+            child.wait()
+        return f"it ended with status {child.returncode}" if child.returncode else ""
+
+    async def _await_successor(self) -> str:
+        """Cancelled when it serves."""
+        successor = self._successor = Orphan(_command(), _environ() | {PREDECESSOR: str(os.getpid())})
+        try:
+            while not successor.ended:  # noqa: ASYNC110
+                await asyncio.sleep(_POLL_S)
+        finally:
+            if not self.succeeded:
+                successor.send_signal(signal.SIGKILL)
+        return "it ended before it served"
 
     def _pass_on(self) -> None:
         """The code has changed since the successor was started."""

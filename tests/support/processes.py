@@ -205,6 +205,14 @@ def children(pid: int) -> Iterator[int]:
                 yield from map(int, (task / "children").read_text().split())
 
 
+def runs(pid: int) -> bool:
+    """Neither gone, nor ended and not yet waited for by its parent."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "XZ"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def rss_bytes(pid: int) -> int:
     """Resident memory now; 0 for a process that is gone."""
     with contextlib.suppress(OSError):

@@ -148,14 +148,21 @@ def test_reload(ledger: tuple[Machine, Machine], role: str) -> None:
 
 def test_new_code_with_no_failed_request(ledger: tuple[Machine, Machine]) -> None:
     server, client = ledger
+    unit, start = "restpipe-server-handlers@1", cursor(server)
     with Load(client, server) as load:
         server.put("/srv/ledger/ledger.py", CODE.replace("VERSION = 1", "VERSION = 2"))
-        server.run("systemctl reload restpipe-server-handlers@1")
+        server.run(f"systemctl reload {unit}")
         wait_for(lambda: load.to_server.versions[2] > 20, f"answers of the new code\n{load}", 60)
+        # Whoever has taken the place finishes in good order, too.
+        server.run(f"systemctl restart {unit}")
+        load.go_on()
     assert load.to_server.versions[1]
     assert not load.unknown, load
     assert not load.refused, load
-    assert server.show("restpipe-server-handlers@1", "NRestarts") == "0"
+    assert server.show(unit, "NRestarts") == "0"
+    told = lines_since(server, start, unit)
+    assert "not our child" not in told
+    assert "SIGKILL" not in told
 
 
 def test_code_that_cannot_be_loaded_is_refused_and_the_old_goes_on(ledger: tuple[Machine, Machine]) -> None:
