@@ -202,7 +202,7 @@ def install(files: tuple[Path, ...], role: Role | None, file: Path | None) -> No
         _tell_address(installed.dial, load(role, file=file))
     pid = running.reload(config.sockets.events)
     if pid is None:
-        click.echo(f"No {role} runs here yet: systemctl start restpipe-{role} (or: restpipe run {role}).")
+        click.echo(f"No {role} runs here yet: systemctl restart restpipe-{role} (or: restpipe run {role}).")
         return
     folder = running.folder_of(pid, role)
     if folder == installed.directory:
