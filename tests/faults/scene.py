@@ -17,6 +17,8 @@ from tests.support.identities import Authority
 from tests.support.nodes import Node, Options, Pair
 
 HEARTBEAT_S = 1.0
+DRAINED_IN_VAIN = "were still under way after"
+"""What a process logs whose drain time ends too early: as when the link is away meanwhile."""
 HANDLERS = Path(__file__).parent / "handlers"
 
 
@@ -108,10 +110,14 @@ class Scene:
             node.start(part)
 
     def restart(self, node: Node, part: str) -> None:
-        """SIGTERM, waited for, and started again."""
-        status = node.processes[part].terminate()
+        """SIGTERM, waited for, and started again. What is under way when its drain time ends dies with it."""
+        began, process = time.monotonic(), node.processes[part]
+        status = process.terminate()
         assert status == 0, node.logs()
+        in_vain = DRAINED_IN_VAIN in process.log_text()
         node.start(part)
+        if in_vain:
+            self.deaths.append(Death(node.role, part.partition(".")[0], began, time.monotonic()))
 
     def __enter__(self) -> Self:
         if self.proxy is not None:
