@@ -110,14 +110,24 @@ class Scene:
             node.start(part)
 
     def restart(self, node: Node, part: str) -> None:
-        """SIGTERM, waited for, and started again. What is under way when its drain time ends dies with it."""
-        began, process = time.monotonic(), node.processes[part]
+        """SIGTERM, waited for, and started again.
+
+        What is under way when its drain time ends dies with it, and so does what was under way on a link that
+        is down: nobody hears its goodbye.
+        """
+        began, heard, process = time.monotonic(), self._goodbyes(node), node.processes[part]
         status = process.terminate()
         assert status == 0, node.logs()
         in_vain = DRAINED_IN_VAIN in process.log_text()
+        unheard = part == "pipe" and self._goodbyes(node) == heard
         node.start(part)
-        if in_vain:
+        if in_vain or unheard:
             self.deaths.append(Death(node.role, part.partition(".")[0], began, time.monotonic()))
+
+    def _goodbyes(self, node: Node) -> int:
+        """How often the other daemon has heard that this one stops."""
+        (other,) = (each for each in self.nodes if each is not node)
+        return other.pipe.log_text().count("goes: the daemon stops")
 
     def __enter__(self) -> Self:
         if self.proxy is not None:

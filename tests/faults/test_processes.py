@@ -63,6 +63,24 @@ def test_nothing_at_all_fails_when_a_pipe_daemon_stops_in_good_order(scene: Make
         all_answered(made.verdict(load))
 
 
+@pytest.mark.parametrize("role", ["server", "client"])
+def test_a_daemon_that_stops_while_its_link_is_down_is_as_good_as_dead(scene: MakeScene, role: str) -> None:
+    """What was under way then cannot be told apart from what has run: no worse than that is said."""
+    with scene() as made:
+        with made.load([GET, SLOW_GET, POST, SLOW_POST], seed=12) as load:
+            wait_for(load.more(30), "requests")
+            made.link.refuse()
+            for node in made.nodes:
+                node.pipe.wait_log("the link to .* is gone")
+            made.restart(getattr(made, role), "pipe")
+            made.link.heal()
+            wait_for(load.more(50), "requests go on")
+        verdict = made.verdict(load)
+        assert verdict.good, f"{verdict}: {verdict.failed}"
+        assert verdict.refused == []
+        assert all(line.startswith("POST ") and " 502 outcome-unknown " in line for line in verdict.unknown)
+
+
 def test_what_waits_in_a_daemon_that_stops_is_sent_again(scene: MakeScene) -> None:
     """It was not delivered, so even a POST may be; and the daemon does not wait for it to end."""
     with scene() as made:
