@@ -72,6 +72,15 @@ def ledger(joined: tuple[Machine, Machine]) -> tuple[Machine, Machine]:
     return joined
 
 
+@pytest.fixture(scope="module")
+def installed(image: Image, work: Path) -> Iterator[Machine]:
+    """One machine with the package, where nothing has been started yet."""
+    with tempfile.TemporaryDirectory(dir=work) as folder, booted(image, Path(folder), "server") as [machine]:
+        machine.run("ip link set lo up")
+        machine.install(image.package)
+        yield machine
+
+
 @pytest.fixture(scope="session")
 def inside(image: Image, work: Path) -> Iterator[Inside]:
     """One machine with both roles, which serve what the integration tests ask for."""

@@ -28,14 +28,6 @@ def machine(image: Image, work: Path) -> Iterator[Machine]:
         yield machine
 
 
-@pytest.fixture(scope="module")
-def installed(image: Image, work: Path) -> Iterator[Machine]:
-    with tempfile.TemporaryDirectory(dir=work) as folder, booted(image, Path(folder), "whole") as [machine]:
-        machine.run("ip link set lo up")
-        machine.install(image.package)
-        yield machine
-
-
 def test_manual_pages_for_every_command(installed: Machine) -> None:
     walk = (
         "import click\nfrom restpipe.cli import cli\nfrom restpipe_ca.cli import cli as ca\n"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import struct
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from typing import Self
 import pytest
 
 from tests.support.conditions import wait_for
-from tests.system.machines import PARTS, Image, Machine, booted, unit_of
+from tests.system.machines import PARTS, Image, Machine, unit_of
 
 SERVICES = [f"{unit_of('server', part)}.service" for part in PARTS]
 SOCKETS = ("web", "events", "handlers")
@@ -97,14 +96,6 @@ def stop(server: Machine, knocking: Knocking) -> str:
     knocking.in_vain()
     assert rests(server)
     return said
-
-
-@pytest.fixture(scope="module")
-def installed(image: Image, work: Path) -> Iterator[Machine]:
-    with tempfile.TemporaryDirectory(dir=work) as folder, booted(image, Path(folder), "pipe") as [machine]:
-        machine.run("ip link set lo up")
-        machine.install(image.package)
-        yield machine
 
 
 @pytest.fixture
