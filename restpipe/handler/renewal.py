@@ -33,14 +33,10 @@ _SUCCEEDED = signal.SIGUSR2
 _log = logging.getLogger(__name__)
 
 
-def take_over() -> bool:
-    """In the new process, once it serves: sends the old one off, if there is one."""
-    predecessor = os.environ.pop(PREDECESSOR, "")
-    if not predecessor:
-        return False
+def take_over() -> None:
+    """In the new process (see `is_successor`), once it serves: sends the old one off."""
     with contextlib.suppress(ProcessLookupError):
-        os.kill(int(predecessor), _SUCCEEDED)
-    return True
+        os.kill(int(os.environ.pop(PREDECESSOR)), _SUCCEEDED)
 
 
 def is_successor() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -46,5 +47,5 @@ class Orphan:
 
     def send_signal(self, number: signal.Signals) -> None:
         """Without effect on a process that is gone."""
-        if not self.ended:
+        with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._process, number)
