@@ -130,8 +130,8 @@ class Crowd:
 
     def __init__(self, identities: Identities, count: int, port: int) -> None:
         self.dialed: list[float] = []
-        self.lateness_s = 0.0
         """When anybody dialed, by the loop's clock."""
+        self.lateness_s = 0.0
         self.clients = [
             Client(identities.client(number), port, lambda: self.dialed.append(_now()))
             for number in range(count)
