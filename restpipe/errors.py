@@ -94,18 +94,26 @@ class Delivered(enum.IntEnum):
     YES = 2
 
 
-class StreamReset(RestPipeError):
-    """One event came to its end without a (whole) reply."""
+class Reset(NamedTuple):
+    """Why one event came to its end without a whole reply. A value: queued, stored and sent as it is."""
 
-    def __init__(
-        self,
-        code: Code,
-        detail: str = "",
-        delivered: Delivered = Delivered.UNKNOWN,
-        names: tuple[str, ...] = (),
-    ) -> None:
-        super().__init__(detail or code.name.lower().replace("_", " "))
-        self.code = code
-        self.detail = detail
-        self.delivered = delivered
-        self.names = names
+    code: Code
+    detail: str = ""
+    delivered: Delivered = Delivered.UNKNOWN
+    names: tuple[str, ...] = ()
+    """The peers that matched, if more than one did."""
+
+    def __str__(self) -> str:
+        return self.detail or self.code.name.lower().replace("_", " ")
+
+
+class StreamReset(RestPipeError):
+    """One event came to its end without a (whole) reply. Made where it is raised, and not kept."""
+
+    def __init__(self, reset: Reset) -> None:
+        super().__init__(str(reset))
+        self.reset = reset
+
+    @property
+    def code(self) -> Code:
+        return self.reset.code
