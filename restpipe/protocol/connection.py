@@ -15,9 +15,9 @@ import secrets
 from restpipe import __version__
 from restpipe.errors import Code, ProtocolError
 from restpipe.protocol import frames
-from restpipe.protocol.frames import FIRST_LINK_KIND, Frame, FrameDecoder, Kind
-from restpipe.protocol.messages import read_message
-from restpipe.protocol.schema_pb2 import Goaway, Hello, Role, Welcome
+from restpipe.protocol.frames import FIRST_LINK_KIND, MANY, Frame, FrameDecoder
+from restpipe.protocol.messages import encode_goaway, read_message
+from restpipe.protocol.schema_pb2 import Hello, Role, Welcome
 from restpipe.protocol.session import ID_SIZE, Session
 
 MAJOR = 1
@@ -28,6 +28,8 @@ ACK_EVERY_FRAMES = 32
 ACK_EVERY_BYTES = 65536
 DEAD_AFTER_INTERVALS = 2
 """Heartbeats in which nothing at all was heard: the other side is given up."""
+QUIET_INTERVALS = 1.25
+"""Heartbeats of silence after which a listener pings: a dialer's own ping would have come by then."""
 
 
 class Side(enum.Enum):
@@ -55,6 +57,12 @@ class Connection:
         """Time between the last PING and its PONG."""
         self.pinged_at: float | None = None
         """When the first PING left that is not answered yet."""
+        self.due = False
+        """There may be something to send that no stream has queued: ask `data_to_send`."""
+        self.behind = False
+        """More whole frames are here than were taken."""
+        self.link_frames: list[Frame] = []
+        """Frames of the link itself for its owner, who takes them out."""
         self._decoder = FrameDecoder()
         self._control: list[bytes] = []
         self._heartbeat_s = heartbeat_s
@@ -64,8 +72,8 @@ class Connection:
         self._ping_at = now + heartbeat_s
         self._acknowledged = 0
         self._unacknowledged_bytes = 0
-        self._count_due: Kind | None = None
-        """PONG or ACK is owed. One answers for all, or whoever asks without reading would pin memory."""
+        self._count_due = 0
+        """PONG or ACK if one is owed. One answers for all: a peer that asks without reading pins nothing."""
         self._buffer_size = 0
         self._asked_for: Session | None = None
         self.next_tick = now + min(handshake_s, heartbeat_s)
@@ -87,7 +95,7 @@ class Connection:
             hello.received = session.received
         self._asked_for = session
         self._buffer_size = buffer_size
-        self._control.append(frames.encode(Kind.HELLO, head=hello.SerializeToString()))
+        self.send_control(frames.encode(frames.HELLO, head=hello.SerializeToString()))
 
     def accept(self, session: Session, hello: Hello, *, now: float, name: str = "") -> None:
         """The listener's answer to HELLO: the connection is open with this session.
@@ -106,7 +114,7 @@ class Connection:
             software=SOFTWARE,
             name=name,
         )
-        self._control.append(frames.encode(Kind.WELCOME, head=welcome.SerializeToString()))
+        self.send_control(frames.encode(frames.WELCOME, head=welcome.SerializeToString()))
         self._open(session, now)
 
     def _handle_welcome(self, frame: Frame, now: float) -> None:
@@ -134,91 +142,94 @@ class Connection:
 
     def _open(self, session: Session, now: float) -> None:
         self.session = session
+        # What is to be sent again.
+        self.due = True
         self._acknowledged = session.received
         self._ping_at = now + self._heartbeat_s
         self.next_tick = self._ping_at
 
     # What comes in.
 
-    def receive(self, data: bytes, now: float) -> list[Frame]:
-        """Takes bytes off the transport and returns the frames that are the owner's to handle.
+    def receive(self, data: bytes, now: float, most: int = MANY) -> list[Frame]:
+        """Take bytes off the transport and return the stream frames in them, in order.
 
-        Those are all stream frames, and of the link's own: HELLO (answer it with `accept`), WELCOME, GOAWAY,
-        CAPACITY, NOTICE, TURN, and PONG (see `round_trip_s`). Kinds that this version does not know are left
-        out.
+        Frames of the link itself that concern its owner go to `link_frames`: HELLO (answer it with `accept`),
+        WELCOME, GOAWAY, CAPACITY, NOTICE, TURN, and PONG (see `round_trip_s`). Kinds that this version does
+        not know are left out. At most `most` frames are taken; while `behind` says that there are more,
+        receive nothing (`b""`) to get them.
         """
         self._heard_at = now
-        if self.session is None:
+        session, decoder = self.session, self._decoder
+        if session is None:
             self._check_first_byte(data)
-        handed: list[Frame] = []
-        for frame in self._decoder.feed(data):
-            session = self.session
+        streams: list[Frame] = []
+        for frame in decoder.feed(data, most):
             if session is None:
-                if handed:
-                    raise ProtocolError(
-                        Code.HANDSHAKE, f"frame kind {frame.kind} before the handshake is over"
-                    )
-                self._handle_first(frame, now)
-                handed.append(frame)
+                session = self._handle_first(frame, now)
             elif frame.kind < FIRST_LINK_KIND:
-                session.received += 1
-                handed.append(frame)
+                streams.append(frame)
             elif self._handle_link_frame(frame, session, now):
-                handed.append(frame)
-        self._acknowledge_if_due(len(data))
-        return handed
+                self.link_frames.append(frame)
+        self.behind = decoder.behind
+        if session is not None and session.durable:
+            session.received += len(streams)
+            self._unacknowledged_bytes += len(data)
+            if (
+                session.received - self._acknowledged >= ACK_EVERY_FRAMES
+                or self._unacknowledged_bytes >= ACK_EVERY_BYTES
+            ):
+                self._count_due = self._count_due or frames.ACK
+                self.due = True
+        return streams
 
     def _check_first_byte(self, data: bytes) -> None:
         """Tells a stranger at once, before the length that his bytes seem to announce has come in."""
-        first = Kind.HELLO if self.side is Side.LISTENER else Kind.WELCOME
-        if self._decoder.empty and data and data[0] not in (first, Kind.GOAWAY):
+        first = frames.HELLO if self.side is Side.LISTENER else frames.WELCOME
+        if self._decoder.empty and data and data[0] not in (first, frames.GOAWAY):
             raise ProtocolError(Code.HANDSHAKE, f"the first bytes are not RestPipe's: {data[:16]!r}")
 
-    def _handle_first(self, frame: Frame, now: float) -> None:
-        if frame.kind == Kind.GOAWAY:
+    def _handle_first(self, frame: Frame, now: float) -> Session | None:
+        """Handle a frame before the handshake is over. Return the session, if that is its end."""
+        if self.link_frames:
+            raise ProtocolError(Code.HANDSHAKE, f"frame kind {frame.kind} before the handshake is over")
+        if frame.kind == frames.GOAWAY:
             self.peer_goes = True
-        elif frame.kind == Kind.HELLO and self.side is Side.LISTENER:
+        elif frame.kind == frames.HELLO and self.side is Side.LISTENER:
             self._check_version(read_message(Hello(), frame).major)
-        elif frame.kind == Kind.WELCOME and self.side is Side.DIALER:
+        elif frame.kind == frames.WELCOME and self.side is Side.DIALER:
             self._handle_welcome(frame, now)
         else:
             raise ProtocolError(Code.HANDSHAKE, f"frame kind {frame.kind} before the handshake is over")
+        self.link_frames.append(frame)
+        return self.session
 
     def _handle_link_frame(self, frame: Frame, session: Session, now: float) -> bool:
         """Whether the owner should see this frame too."""
         match frame.kind:
-            case Kind.ACK:
+            case frames.ACK:
                 session.acknowledge(frames.decode_count(frame))
-            case Kind.PING:
+                self.due = True
+            case frames.PING:
                 session.acknowledge(frames.decode_count(frame))
-                self._count_due = Kind.PONG
-            case Kind.PONG:
+                self._count_due = frames.PONG
+                self.due = True
+            case frames.PONG:
                 session.acknowledge(frames.decode_count(frame))
+                self.due = True
                 if self.pinged_at is not None:
                     self.round_trip_s = now - self.pinged_at
                     self.pinged_at = None
                 return True
-            case Kind.GOAWAY:
+            case frames.GOAWAY:
                 self.peer_goes = True
                 return True
-            case Kind.HELLO | Kind.WELCOME:
+            case frames.HELLO | frames.WELCOME:
                 raise ProtocolError(Code.HANDSHAKE, "a second handshake on the same connection")
-            case Kind.CAPACITY | Kind.NOTICE | Kind.TURN:
+            case frames.CAPACITY | frames.NOTICE | frames.TURN:
                 return True
         return False
 
-    def _acknowledge_if_due(self, size: int) -> None:
-        session = self.session
-        if session is None or not session.durable:
-            return
-        self._unacknowledged_bytes += size
-        if (
-            session.received - self._acknowledged >= ACK_EVERY_FRAMES
-            or self._unacknowledged_bytes >= ACK_EVERY_BYTES
-        ):
-            self._count_due = self._count_due or Kind.ACK
-
-    def _count_frame(self, kind: Kind, session: Session) -> bytes:
+    def _count_frame(self, kind: int, session: Session) -> bytes:
         self._acknowledged = session.received
         self._unacknowledged_bytes = 0
         return frames.encode_count(kind, session.received)
@@ -226,29 +237,30 @@ class Connection:
     # What goes out.
 
     def send_control(self, frame: bytes) -> None:
-        """Queues a frame of the link itself, before all streams."""
+        """Queue a frame of the link itself, before all streams."""
         self._control.append(frame)
+        self.due = True
 
     def data_to_send(self, budget: int) -> bytes:
-        """About `budget` bytes to write now; empty when there is nothing that may be written."""
-        out = self._control
+        """Return about `budget` bytes to write now; fewer than that only if nothing more may be written."""
+        self.due = False
         session = self.session
-        if session is not None:
-            if self._count_due is not None:
-                out.append(self._count_frame(self._count_due, session))
-                self._count_due = None
-            taken = session.take(budget)
-            if not out:
-                return b"".join(taken)
-            out.extend(taken)
-        if not out:
-            return b""
-        self._control = []
-        return b"".join(out)
+        control = self._control
+        if session is None:
+            self._control = []
+            return b"".join(control)
+        if self._count_due:
+            control.append(self._count_frame(self._count_due, session))
+            self._count_due = 0
+        taken = session.take(budget)
+        if control:
+            self._control = []
+            taken = control + taken
+        return taken[0] if len(taken) == 1 else b"".join(taken)
 
     def goodbye(self, code: Code, detail: str) -> bytes:
         """The last bytes to write before this side closes."""
-        return frames.encode(Kind.GOAWAY, head=Goaway(code=code, detail=detail[:500]).SerializeToString())
+        return encode_goaway(code, detail)
 
     # Time.
 
@@ -266,10 +278,16 @@ class Connection:
         dead_at = self._heard_at + self._dead_s
         if now >= dead_at:
             raise ProtocolError(Code.HEARTBEAT, f"nothing heard for {now - self._heard_at:.1f} s")
-        if now >= self._ping_at:
+        if now >= self._next_ping():
             self._send_ping(session, now)
             self._ping_at = now + self._heartbeat_s
-        self.next_tick = min(self._ping_at, dead_at)
+        self.next_tick = min(self._next_ping(), dead_at)
+
+    def _next_ping(self) -> float:
+        """The dialer pings at each interval, which is enough for both; the listener, if it hears nothing."""
+        if self.side is Side.DIALER:
+            return self._ping_at
+        return max(self._ping_at, self._heard_at + QUIET_INTERVALS * self._heartbeat_s)
 
     def set_heartbeat(self, heartbeat_s: float, now: float) -> None:
         """Another interval, from the next `tick` on."""
@@ -285,7 +303,7 @@ class Connection:
             self._send_ping(self.session, now)
 
     def _send_ping(self, session: Session, now: float) -> None:
-        self._control.append(self._count_frame(Kind.PING, session))
+        self.send_control(self._count_frame(frames.PING, session))
         if self.pinged_at is None:
             self.pinged_at = now
 

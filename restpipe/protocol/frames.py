@@ -2,64 +2,80 @@
 
 A frame is `u8 kind | u8 flags | u16 head length | u32 body length | u64 stream`, big-endian, followed by
 the head (a protobuf message of `schema.proto`) and the body (opaque bytes).
+
+Kinds below 128 belong to a stream and are numbered by their place; the others belong to the link. So a
+receiver numbers rightly even a kind that it does not know. Kinds are plain integers: to look up a member of
+an enumeration takes longer than most of what is done with a frame.
 """
 
 from __future__ import annotations
 
-import enum
 from struct import Struct
-from typing import NamedTuple
+from typing import Final, final
 
 from restpipe.errors import Code, ProtocolError
 
-HEADER = Struct(">BBHIQ")
-HEADER_SIZE = HEADER.size
-MAX_BODY = 65536
+HEADER: Final = Struct(">BBHIQ")
+HEADER_SIZE: Final = 16
+MAX_BODY: Final = 65536
 """Bytes of body in one frame; more is a run of DATA frames."""
-MAX_HEAD = 65535
-END = 1
+MAX_HEAD: Final = 65535
+END: Final = 1
 """Flag: the last frame of this side of the stream."""
 
-_COUNT = Struct(">Q")
-_CREDIT = Struct(">I")
-_TURN = Struct(">II")
+EVENT: Final = 1
+REPLY: Final = 2
+DATA: Final = 3
+RESET: Final = 4
+WINDOW: Final = 5
+ORIGIN: Final = 6
+FIRST_LINK_KIND: Final = 128
+HELLO: Final = 128
+WELCOME: Final = 129
+ACK: Final = 130
+PING: Final = 131
+PONG: Final = 132
+GOAWAY: Final = 133
+CAPACITY: Final = 134
+NOTICE: Final = 135
+TURN: Final = 136
+
+MANY: Final = 1 << 30
+"""More frames than any number of bytes here can hold."""
+
+PINNED_PART: Final = 0.125
+"""Part of a buffer that an unfinished frame must fill to keep it; less is copied out."""
+
+_COUNT: Final = Struct(">Q")
+_CREDIT: Final = Struct(">I")
+_TURN: Final = Struct(">II")
 
 
-class Kind(enum.IntEnum):
-    """Kinds below 128 belong to a stream and are numbered by their place; the others belong to the link.
+@final
+class Frame:
+    """One frame as it came off a link; head and body are cut out only where they are needed."""
 
-    A receiver can so number rightly even a kind that it does not know.
-    """
+    __slots__ = ("flags", "head_size", "kind", "payload", "stream")
 
-    EVENT = 1
-    REPLY = 2
-    DATA = 3
-    RESET = 4
-    WINDOW = 5
-    ORIGIN = 6
-    HELLO = 128
-    WELCOME = 129
-    ACK = 130
-    PING = 131
-    PONG = 132
-    GOAWAY = 133
-    CAPACITY = 134
-    NOTICE = 135
-    TURN = 136
+    def __init__(self, kind: int, flags: int, head_size: int, stream: int, payload: bytes) -> None:
+        self.kind = kind
+        self.flags = flags
+        self.head_size = head_size
+        self.stream = stream
+        self.payload = payload
+        """Head and body, one after the other."""
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Frame) and self._parts() == other._parts()
 
-FIRST_LINK_KIND = 128
+    def _parts(self) -> tuple[int, int, int, int, bytes]:
+        return self.kind, self.flags, self.head_size, self.stream, self.payload
 
-
-class Frame(NamedTuple):
-    """One frame as it came off a link; head and body are cut out only by whoever needs them."""
-
-    kind: int
-    flags: int
-    head_size: int
-    stream: int
-    payload: bytes
-    """Head and body, one after the other."""
+    def __repr__(self) -> str:
+        body_size = len(self.payload) - self.head_size
+        return (
+            f"<Frame kind {self.kind}, stream {self.stream}, head {self.head_size}, body {body_size} bytes>"
+        )
 
     @property
     def head(self) -> bytes:
@@ -71,7 +87,7 @@ class Frame(NamedTuple):
 
     @property
     def ends(self) -> bool:
-        return bool(self.flags & END)
+        return self.flags & END != 0
 
     def renumbered(self, stream: int) -> bytes:
         """The frame's bytes as they go out on another link, where its stream has another number."""
@@ -90,7 +106,8 @@ def encode(
         raise ValueError(f"a head of {head_size} bytes; at most {MAX_HEAD} fit a frame")
     if body_size > MAX_BODY:
         raise ValueError(f"a body of {body_size} bytes; at most {MAX_BODY} fit a frame")
-    return b"".join((HEADER.pack(kind, flags, head_size, body_size, stream), head, body))
+    header = HEADER.pack(kind, flags, head_size, body_size, stream)
+    return b"".join((header, head, body))
 
 
 def encode_count(kind: int, count: int) -> bytes:
@@ -105,7 +122,7 @@ def encode_credit(kind: int, stream: int, credit: int) -> bytes:
 
 def encode_turn(turn_s: float, round_s: float) -> bytes:
     """TURN: come back `turn_s` after a break; all clients take `round_s` (u32 each, milliseconds)."""
-    return encode(Kind.TURN, body=_TURN.pack(int(turn_s * 1000), int(round_s * 1000)))
+    return encode(TURN, body=_TURN.pack(int(turn_s * 1000), int(round_s * 1000)))
 
 
 def decode_turn(frame: Frame) -> tuple[float, float]:
@@ -139,41 +156,46 @@ def _decode_number(number: Struct, frame: Frame) -> int:
 
 
 class FrameDecoder:
-    """Cuts a stream of bytes into frames, however it was split on the way."""
+    """Cuts a stream of bytes into frames, however it was split on the way.
+
+    A payload is copied once: out of what came in, or of the pieces that came in. An unfinished frame keeps
+    the buffer that it begins in, unless it is much smaller than that.
+    """
 
     def __init__(self) -> None:
+        self.behind = False
+        """Whole frames are here that have not been taken."""
+        self._data = b""
+        self._at = 0
+        """Where in `_data` the next frame begins."""
         self._pieces: list[bytes] = []
+        """What came in behind `_data` while its frame was unfinished."""
         self._size = 0
+        """Bytes that are not cut into frames yet."""
         self._needed = HEADER_SIZE
+        """Bytes of the next frame, as far as is known."""
 
     @property
     def empty(self) -> bool:
         """No unfinished frame is held."""
         return not self._size
 
-    def feed(self, data: bytes) -> list[Frame]:
-        """All frames that are whole now.
+    def feed(self, data: bytes, most: int = MANY) -> list[Frame]:
+        """Take `data` in and return frames that are whole now, at most `most`; feed nothing to get others.
 
-        Keeps at most one unfinished frame. `ProtocolError` when a frame says it is larger than allowed:
+        Keeps at most one unfinished frame. Raises `ProtocolError` if a frame says it is larger than allowed:
         what came before it in `data` is lost then too, for the link is over.
         """
-        if self._size:
-            self._pieces.append(data)
-            self._size += len(data)
-            # Joining only once the frame is whole keeps a dripping peer from costing quadratic time.
-            if self._size < self._needed:
-                return []
-            data = b"".join(self._pieces)
-            self._pieces.clear()
-        return self._cut(data)
-
-    def _cut(self, data: bytes) -> list[Frame]:
         frames: list[Frame] = []
-        unpack = HEADER.unpack_from
-        at, size = 0, len(data)
+        if not self._size:
+            self._data, self._at, self._size = data, 0, len(data)
+        elif data and not self._resume(data, frames):
+            return frames
+        data, at, size = self._data, self._at, len(self._data)
         needed = HEADER_SIZE
+        behind = False
         while size - at >= HEADER_SIZE:
-            kind, flags, head_size, body_size, stream = unpack(data, at)
+            kind, flags, head_size, body_size, stream = HEADER.unpack_from(data, at)
             if body_size > MAX_BODY:
                 raise ProtocolError(
                     Code.BAD_FRAME,
@@ -182,11 +204,42 @@ class FrameDecoder:
             needed = HEADER_SIZE + head_size + body_size
             if size - at < needed:
                 break
+            if len(frames) >= most:
+                behind = True
+                break
             frames.append(Frame(kind, flags, head_size, stream, data[at + HEADER_SIZE : at + needed]))
             at += needed
             needed = HEADER_SIZE
+        self.behind = behind
         self._needed = needed
         self._size = size - at
-        if self._size:
-            self._pieces.append(data[at:])
+        self._at = at
+        if at == size:
+            self._data, self._at = b"", 0
+        elif not behind and self._size < PINNED_PART * size:
+            self._data, self._at = data[at:], 0
         return frames
+
+    def _resume(self, data: bytes, frames: list[Frame]) -> bool:
+        """Put `data` behind what is here. False if no frame is whole yet; one that is may go to `frames`."""
+        missing = self._needed - self._size
+        self._size += len(data)
+        if missing > len(data):
+            # Joining only once the frame is whole keeps a dripping peer from costing quadratic time.
+            self._pieces.append(data)
+            return False
+        if self._needed == HEADER_SIZE or missing <= 0:
+            self._data = b"".join((self._data[self._at :], *self._pieces, data))
+            self._at = 0
+        else:
+            frames.append(self._finish(memoryview(data)[:missing]))
+            self._data, self._at = data, missing
+        self._pieces.clear()
+        return True
+
+    def _finish(self, last: memoryview) -> Frame:
+        """Return the frame that `_data` begins, with what was still missing of it."""
+        at = self._at
+        kind, flags, head_size, _, stream = HEADER.unpack_from(self._data, at)
+        first = memoryview(self._data)[at + HEADER_SIZE :]
+        return Frame(kind, flags, head_size, stream, b"".join((first, *self._pieces, last)))

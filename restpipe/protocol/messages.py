@@ -6,10 +6,9 @@ from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from restpipe.errors import Code, Delivered, ProtocolError, StreamReset
+from restpipe.errors import Code, Delivered, ProtocolError, Reset
 from restpipe.protocol import frames, schema_pb2
-from restpipe.protocol.frames import Frame, Kind
-from restpipe.protocol.schema_pb2 import Reset
+from restpipe.protocol.frames import Frame
 
 MessageT = TypeVar("MessageT", bound=Message)
 
@@ -24,26 +23,32 @@ _MAX_NAME = 253
 def read_message(message: MessageT, frame: Frame) -> MessageT:
     """Fills `message` from a frame's head; `ProtocolError` when that cannot be read."""
     try:
-        message.ParseFromString(frame.head)
+        message.ParseFromString(frame.payload[: frame.head_size])
     except DecodeError as error:
         raise ProtocolError(Code.BAD_MESSAGE, f"a head that is no {message.DESCRIPTOR.name}") from error
     return message
 
 
-def encode_reset(stream: int, reset: StreamReset) -> bytes:
-    """The RESET frame that tells the other side why a stream ended."""
-    head = Reset(
+def encode_reset(stream: int, reset: Reset) -> bytes:
+    """Return the RESET frame that tells the other side why a stream ended."""
+    head = schema_pb2.Reset(
         code=reset.code,
         detail=reset.detail[:_MAX_DETAIL],
         delivered=schema_pb2.Delivered.Name(reset.delivered),
         names=(name[:_MAX_NAME] for name in reset.names[:_MAX_NAMES]),
     )
-    return frames.encode(Kind.RESET, stream, head.SerializeToString())
+    return frames.encode(frames.RESET, stream, head.SerializeToString())
 
 
-def read_reset(frame: Frame) -> StreamReset:
-    """Why the other side gave a stream up. A code that this version does not know is `UNSPECIFIED`."""
-    head = read_message(Reset(), frame)
+def read_reset(frame: Frame) -> Reset:
+    """Return why the other side gave a stream up. A code that this version does not know is `UNSPECIFIED`."""
+    head = read_message(schema_pb2.Reset(), frame)
     code = _CODES.get(head.code, Code.UNSPECIFIED)
     delivered = _DELIVERED.get(head.delivered, Delivered.UNKNOWN)
-    return StreamReset(code, head.detail, delivered, tuple(head.names))
+    return Reset(code, head.detail, delivered, tuple(head.names))
+
+
+def encode_goaway(code: Code, detail: str) -> bytes:
+    """Return the GOAWAY frame with which a side says that it will close the link, and why."""
+    head = schema_pb2.Goaway(code=code, detail=detail[:_MAX_DETAIL])
+    return frames.encode(frames.GOAWAY, head=head.SerializeToString())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import final
 
 from restpipe.errors import Code, ProtocolError
 from restpipe.protocol.streams import SendQueue
@@ -16,16 +17,18 @@ from restpipe.protocol.streams import SendQueue
 ID_SIZE = 16
 
 
+@final
 class Session:
     """Numbered sending and receiving over any number of connections, one after the other.
 
-    With a `buffer_size` of 0 nothing is kept to be sent again: so live the links to local workers,
-    whose sessions end with them.
+    With a `buffer_size` of 0 nothing is kept to be sent again: a local worker's session ends with its link.
     """
 
     def __init__(self, identifier: bytes, buffer_size: int) -> None:
         self.id = identifier
         self.queue = SendQueue()
+        self.durable = buffer_size > 0
+        """Frames are kept until the other side acknowledges them."""
         self.sent = 0
         """Numbered frames that were put on a link for the first time."""
         self.received = 0
@@ -39,24 +42,19 @@ class Session:
         self._wake: Callable[[], None] | None = None
 
     def attach(self, wake: Callable[[], None]) -> None:
-        """Names whom to tell that there is something to send, in place of anybody before."""
+        """Have `wake` called when there is something to send, in place of any callback before."""
         self._wake = wake
 
     def detach(self, wake: Callable[[], None]) -> None:
-        """Its link is gone; without effect when another has taken over since."""
+        """Call `wake` no more: its link is gone. Does nothing if another link has taken over since."""
         if self._wake == wake:
             self._wake = None
 
     def send(self, stream: int, frame: bytes) -> None:
-        """Queues one encoded frame. Never blocks: senders are bounded by their streams' credit."""
+        """Queue one encoded frame. Never blocks: senders are bounded by their streams' credit."""
         self.queue.push(stream, frame)
         if self._wake is not None:
             self._wake()
-
-    @property
-    def durable(self) -> bool:
-        """Frames are kept until the other side acknowledges them."""
-        return self._buffer_size > 0
 
     @property
     def acknowledged(self) -> int:
@@ -73,23 +71,30 @@ class Session:
         """Too much is unacknowledged: what is queued stays so until the other side answers for some."""
         return self.unacknowledged_size > 0 and self.unacknowledged_size >= self._buffer_size > 0
 
+    @property
+    def sendable(self) -> bool:
+        """`take` would return something."""
+        return bool(self._replay) or (bool(self.queue) and not self.full)
+
     def take(self, budget: int) -> list[bytes]:
-        """Frames of about `budget` bytes to be written now: first those to be sent again, then new ones."""
+        """Return frames of about `budget` bytes to write now: first those to be sent again, then new ones."""
+        if not self.durable:
+            fresh = self.queue.take(budget)
+            self.sent += len(fresh)
+            return fresh
         taken: list[bytes] = []
         while self._replay and budget > 0:
             frame = self._replay.popleft()
             budget -= len(frame)
             taken.append(frame)
-        if budget <= 0 or self.full:
-            return taken
-        if self._buffer_size:
-            budget = min(budget, self._buffer_size - self.unacknowledged_size)
-        fresh = self.queue.take(budget)
-        self.sent += len(fresh)
-        if self._buffer_size:
+        if budget > 0 and not self.full:
+            fresh = self.queue.take(min(budget, self._buffer_size - self.unacknowledged_size))
+            self.sent += len(fresh)
             self._unacknowledged.extend(fresh)
-            self.unacknowledged_size += sum(map(len, fresh))
-        return taken + fresh if taken else fresh
+            for frame in fresh:
+                self.unacknowledged_size += len(frame)
+            taken += fresh
+        return taken
 
     @property
     def pending(self) -> bool:
@@ -101,7 +106,7 @@ class Session:
 
         `ProtocolError` when it claims frames that were never sent; an old count is no news and no fault.
         """
-        if not self._buffer_size:
+        if not self.durable:
             return
         if count > self.sent:
             raise ProtocolError(

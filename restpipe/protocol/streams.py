@@ -1,4 +1,4 @@
-"""Streams of one link: who is sent next, and how much each may still send.
+"""Which stream of a link sends next, and how much each may still send.
 
 Credit is counted in body bytes, and 16 more for each DATA frame: many tiny frames cost memory too.
 """
@@ -6,138 +6,147 @@ Credit is counted in body bytes, and 16 more for each DATA frame: many tiny fram
 from __future__ import annotations
 
 from collections import deque
+from typing import Final, final
 
 from restpipe.errors import Code, ProtocolError
-from restpipe.protocol.frames import Kind
+from restpipe.protocol.frames import EVENT, ORIGIN, RESET
 
-INITIAL_CREDIT = 65536
+INITIAL_CREDIT: Final = 65536
 """Body bytes that each side of a new stream may send before it is granted more."""
-MAX_CREDIT = 1 << 20
-"""Body bytes of one stream that may be under way, wherever they wait."""
-NEAR_CREDIT = 1 << 18
-"""What of it a stream is granted at most over the shortest of ways."""
-FAST = 1 << 27
-"""Bytes a second that a stream may reach over a longer way, within MAX_CREDIT."""
+MAX_CREDIT: Final = 1 << 20
+"""Most body bytes of one stream in flight, wherever they wait."""
+NEAR_CREDIT: Final = 1 << 18
+"""Largest window on a link with negligible latency."""
+FAST: Final = 1 << 27
+"""Bytes a second that a stream may reach over a link with more latency, within MAX_CREDIT."""
 
-MAX_DROPPED = 64
+FRAME_COST: Final = 256
+"""Bytes of memory that a queued frame costs beside its own: its object, and its places in the queue."""
+MAX_DROPPED: Final = 64
 """Turns of dropped streams that are kept whatever happens."""
-
-_OPENING = frozenset((Kind.EVENT, Kind.ORIGIN))
-
-
-class _Line:
-    """The frames of one stream that wait, and their bytes."""
-
-    __slots__ = ("frames", "size", "stream")
-
-    def __init__(self, stream: int, frame: bytes) -> None:
-        self.stream = stream
-        self.frames = deque((frame,))
-        self.size = len(frame)
+_DROPPED: Final = b""
+"""Stands for the frames of a stream that was dropped before its turn came."""
 
 
+@final
+class _Backlog:
+    """The frames of one stream that wait, where they are more than one."""
+
+    __slots__ = ("frames", "size")
+
+    def __init__(self, first: bytes, second: bytes) -> None:
+        self.frames = deque((first, second))
+        self.size = len(first) + len(second)
+
+
+@final
 class SendQueue:
-    """Encoded frames that wait to be sent: one of each stream in turn, so that none stands before another."""
+    """Encoded frames that wait to be sent: each stream sends one in turn, so that none holds up another."""
 
     def __init__(self) -> None:
-        self._lines: dict[int, _Line] = {}
-        self._turns: deque[_Line] = deque()
+        self._waiting: dict[int, bytes | _Backlog] = {}
+        """By stream. Most have one frame, which then stands here itself."""
+        self._turns: deque[int] = deque()
+        """Each stream of `_waiting`, once."""
         self._dropped = 0
-        """Lines among the turns that were dropped, and are empty."""
+        """Streams of `_waiting` that were dropped."""
         self.size = 0
-        """Bytes that wait."""
+        """Bytes of memory that the frames cost."""
+        self.resets = 0
+        """How many of the frames are RESETs: they are covered by no credit."""
 
     def __bool__(self) -> bool:
-        return bool(self._lines)
+        return self.size > 0
 
     def push(self, stream: int, frame: bytes) -> None:
-        """Puts a frame behind the others of its stream."""
-        size = len(frame)
-        self.size += size
-        line = self._lines.get(stream)
-        if line is None:
-            line = self._lines[stream] = _Line(stream, frame)
-            self._turns.append(line)
+        """Put a frame behind the others of its stream."""
+        self.size += len(frame) + FRAME_COST
+        if frame[0] == RESET:
+            self.resets += 1
+        queued = self._waiting.get(stream)
+        if queued is None:
+            self._waiting[stream] = frame
+            self._turns.append(stream)
+        elif isinstance(queued, _Backlog):
+            queued.frames.append(frame)
+            queued.size += len(frame)
+        elif queued:
+            self._waiting[stream] = _Backlog(queued, frame)
         else:
-            line.frames.append(frame)
-            line.size += size
+            self._waiting[stream] = frame
+            self._dropped -= 1
 
     def take(self, budget: int) -> list[bytes]:
-        """Removes frames worth about `budget` bytes: whole frames, the last of which may pass it."""
-        lines, turns = self._lines, self._turns
+        """Remove frames worth about `budget` bytes: whole frames, the last of which may pass it."""
+        waiting, turns = self._waiting, self._turns
         taken: list[bytes] = []
         while turns and budget > 0:
-            line = turns.popleft()
-            if not line.frames:
-                self._dropped -= 1
-                continue
-            frame = line.frames.popleft()
+            stream = turns.popleft()
+            queued = waiting[stream]
+            if isinstance(queued, _Backlog):
+                frame = queued.frames.popleft()
+                queued.size -= len(frame)
+                if queued.frames:
+                    turns.append(stream)
+                else:
+                    del waiting[stream]
+            else:
+                del waiting[stream]
+                if not queued:
+                    self._dropped -= 1
+                    continue
+                frame = queued
             taken.append(frame)
             size = len(frame)
             budget -= size
-            self.size -= size
-            line.size -= size
-            if line.frames:
-                turns.append(line)
-            else:
-                del lines[line.stream]
+            self.size -= size + FRAME_COST
+            if frame[0] == RESET:
+                self.resets -= 1
         return taken
 
     def drop(self, stream: int) -> bool:
-        """Removes a stream's frames. True when the first was among them: the other side never saw it."""
+        """Remove a stream's frames. True if the first was among them: the other side never saw the stream."""
+        queued = self._waiting.get(stream)
+        if not queued:
+            return False
         opening = self.holds_opening(stream)
-        line = self._lines.pop(stream, None)
-        if line is not None:
-            self.size -= line.size
-            line.frames.clear()
-            self._forget_dropped()
+        for frame in queued.frames if isinstance(queued, _Backlog) else (queued,):
+            self.size -= len(frame) + FRAME_COST
+            if frame[0] == RESET:
+                self.resets -= 1
+        self._waiting[stream] = _DROPPED
+        self._dropped += 1
+        # Taking a turn out of the middle costs time for all: done once for many.
+        if self._dropped > len(self._waiting) // 2 + MAX_DROPPED:
+            self._waiting = {turn: kept for turn in self._turns if (kept := self._waiting[turn])}
+            self._turns = deque(self._waiting)
+            self._dropped = 0
         return opening
 
-    def _forget_dropped(self) -> None:
-        # Taking a turn out of the middle costs time for all: done once for many.
-        self._dropped += 1
-        if self._dropped > len(self._lines) + MAX_DROPPED:
-            self._turns = deque(line for line in self._turns if line.frames)
-            self._dropped = 0
-
     def holds_opening(self, stream: int) -> bool:
-        """Whether the frame that opens this stream still waits here."""
-        line = self._lines.get(stream)
-        return line is not None and line.frames[0][0] in _OPENING
+        """Tell whether the frame that opens this stream still waits here."""
+        queued = self._waiting.get(stream)
+        if not queued:
+            return False
+        kind = queued.frames[0][0] if isinstance(queued, _Backlog) else queued[0]
+        return kind in (EVENT, ORIGIN)
 
     def waiting(self, stream: int) -> int:
         """Bytes of one stream that wait."""
-        line = self._lines.get(stream)
-        return 0 if line is None else line.size
+        queued = self._waiting.get(stream)
+        if not queued:
+            return 0
+        return queued.size if isinstance(queued, _Backlog) else len(queued)
 
 
-class SendCredit:
-    """How many body bytes this side may still send on one stream."""
-
-    __slots__ = ("available",)
-
-    def __init__(self) -> None:
-        self.available = INITIAL_CREDIT
-
-    def spend(self, size: int) -> None:
-        self.available -= size
-
-    def grant(self, size: int) -> None:
-        """Further credit from the other side.
-
-        `ProtocolError` when it grants more than a stream can ever have, which only a broken peer does.
-        """
-        self.available += size
-        if self.available > MAX_CREDIT:
-            raise ProtocolError(Code.FLOW_CONTROL, f"more than {MAX_CREDIT} bytes of credit")
-
-
+@final
 class ReceiveCredit:
     """How many body bytes the other side may still send on one stream. Times are in seconds, and monotonic.
 
     The window begins small, since most bodies are, and doubles with each grant while the reader keeps up, as
-    far as the way is long: what is granted beyond what fills it would stand in queues before everybody else's
-    frames. How long the way is, is told by the shortest time from a grant to the first byte that needed it.
+    far as the link's latency asks for it: what is granted beyond what fills the link would only stand in
+    queues ahead of other streams. The shortest time from a grant to the first byte that needed it tells the
+    latency.
     """
 
     __slots__ = ("_asked_at", "_consumed", "_granted", "_received", "_round_trip_s", "_used_up", "_window")
@@ -147,24 +156,25 @@ class ReceiveCredit:
         self._granted = INITIAL_CREDIT
         self._received = 0
         self._consumed = 0
-        self._round_trip_s: float | None = None
+        self._round_trip_s = 0.0
+        """0 while it is not known."""
         self._asked_at = 0.0
         """When the grant was made whose use is waited for."""
-        self._used_up: int | None = None
-        """Bytes granted before it: one more, and it has come to use. None: no such grant is out."""
+        self._used_up = -1
+        """Bytes granted before it: one more, and it has come to use. -1: no such grant is out."""
 
     def receive(self, size: int, now: float) -> None:
-        """Body bytes that came in; `ProtocolError` when they are more than was granted."""
+        """Count body bytes that came in. Raises `ProtocolError` if they are more than was granted."""
         self._received += size
         if self._received > self._granted:
             raise ProtocolError(Code.FLOW_CONTROL, "more body bytes than were granted")
-        if self._used_up is not None and self._received > self._used_up:
+        if 0 <= self._used_up < self._received:
             taken_s = now - self._asked_at
-            self._round_trip_s = taken_s if self._round_trip_s is None else min(taken_s, self._round_trip_s)
-            self._used_up = None
+            self._round_trip_s = min(taken_s, self._round_trip_s or taken_s)
+            self._used_up = -1
 
     def consume(self, size: int, now: float) -> int:
-        """Body bytes that the reader took: the credit to grant now, 0 while it is not worth a frame."""
+        """Count body bytes that the reader took. Return the credit to grant now: 0 if not worth a frame."""
         self._consumed += size
         if (self._consumed + self._window - self._granted) * 2 < self._window:
             return 0
@@ -172,11 +182,10 @@ class ReceiveCredit:
         due = self._consumed + self._window - self._granted
         if due <= 0:
             return 0
-        if self._used_up is None:
+        if self._used_up < 0:
             self._used_up, self._asked_at = self._granted, now
         self._granted += due
         return due
 
     def _widest(self) -> int:
-        filling = int((self._round_trip_s or 0.0) * FAST)
-        return max(NEAR_CREDIT, min(filling, MAX_CREDIT))
+        return max(NEAR_CREDIT, min(int(self._round_trip_s * FAST), MAX_CREDIT))

@@ -15,31 +15,43 @@ from restpipe.transport.tls import broken_off
 
 POLL_S = 0.01
 LAST_WORDS_S = 2.0
-"""What a peer has time to read what was written before the link was closed."""
+"""Time in seconds that a peer has to read what was written before the link was closed."""
 WRITE_AT_ONCE = 65536
 """Bytes that are put on the transport in one go. What stands there cannot be overtaken, so it is little."""
 GATHER = 32
-"""Frames of one turn of the loop that leave without waiting for its end: in a long turn, whoever they are for
-would stand idle until its last, and then this process until all of them are answered."""
+"""Frames of one turn of the loop that leave without waiting for its end: in a long turn, the processes that
+they are for would stand idle until its last, and then this process until all of them have answered."""
+FRAMES_A_TURN = 64
+"""Frames taken from one link in one turn of the loop. The others wait for the next, so that the frames of one
+neighbour, however small and many, hold up those of all others by no more than this."""
+MAX_RESETS = 4096
+"""RESETs queued for a neighbour past which nothing more is read from it: it sends events that are refused,
+and does not read the refusals."""
 
 _log = logging.getLogger(__name__)
 
 
 class LinkOwner(Protocol):
-    """Who handles what a link brings. All calls come in the loop, `link_lost` exactly once and last."""
+    """Handles what a link brings. All calls come in the loop, `link_lost` exactly once and last.
+
+    A `ProtocolError` that `link_frame` or `stream_frames` raises ends the link.
+    """
 
     def link_made(self, link: Link) -> None:
         """The transport is up; the handshake has not begun."""
 
-    def frames_received(self, link: Link, frames: list[Frame]) -> None:
-        """What `Connection.receive` returned, never empty. A `ProtocolError` raised here ends the link."""
+    def link_frame(self, link: Link, frame: Frame, now: float) -> None:
+        """A frame of the link itself: HELLO, WELCOME, GOAWAY, CAPACITY, NOTICE, TURN or PONG."""
+
+    def stream_frames(self, link: Link, frames: list[Frame], now: float) -> None:
+        """Frames of streams, in order: never none, and at most FRAMES_A_TURN."""
 
     def link_lost(self, link: Link, reason: str) -> None:
         """The link is gone, with one line that says why."""
 
 
 class Link(asyncio.Protocol):
-    """Binds a connection to its transport: writes gathered in each turn of the loop, one timer, one end."""
+    """Binds a connection to its transport: bounded reads, gathered writes, one timer, one end."""
 
     def __init__(self, connection: Connection, owner: LinkOwner, loop: asyncio.AbstractEventLoop) -> None:
         self.connection = connection
@@ -48,9 +60,13 @@ class Link(asyncio.Protocol):
         self._owner = owner
         self.loop = loop
         self._writable = True
-        self._flush_scheduled = False
         self._woken = 0
         """Times in this turn of the loop that there was something to send."""
+        self._reading = True
+        self._behind = False
+        """Frames of the last read are still to be taken, in the next turns of the loop."""
+        self._held_back = False
+        """Nothing is read until the neighbour has taken the refusals that wait for it."""
         self._closing = False
         self._reason = ""
         self._timer: asyncio.TimerHandle | None = None
@@ -75,23 +91,64 @@ class Link(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._closing:
             return
+        connection = self.connection
+        now = self.loop.time()
         try:
-            frames = self.connection.receive(data, self.loop.time())
-            if frames:
-                self._owner.frames_received(self, frames)
+            streams = connection.receive(data, now, FRAMES_A_TURN)
+            if connection.link_frames:
+                self._hand_over_link_frames(now)
+            if streams:
+                self._owner.stream_frames(self, streams, now)
         except ProtocolError as error:
-            if self.connection.session is not None:
-                self.connection.session.broken = True
-            self.close(error.code, error.detail)
+            self._break_off(error)
             return
-        self.wake()
+        if connection.due:
+            self.wake()
+        if connection.behind:
+            self._catch_up_later()
+        session = connection.session
+        if session is not None and session.queue.resets > MAX_RESETS:
+            self._held_back = True
+            self._pause_reading()
+
+    def _hand_over_link_frames(self, now: float) -> None:
+        connection = self.connection
+        received, connection.link_frames = connection.link_frames, []
+        for frame in received:
+            self._owner.link_frame(self, frame, now)
+
+    def _catch_up_later(self) -> None:
+        self._behind = True
+        self._pause_reading()
+        self.loop.call_soon(self._catch_up)
+
+    def _catch_up(self) -> None:
+        """Take the next frames of what has been read."""
+        self._behind = False
+        self.data_received(b"")
+        self._resume_reading()
+
+    def _pause_reading(self) -> None:
+        if self._reading and self.transport is not None:
+            self._reading = False
+            self.transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        if not (self._reading or self._behind or self._held_back or self._closing or self.transport is None):
+            self._reading = True
+            self.transport.resume_reading()
+
+    def _break_off(self, error: ProtocolError) -> None:
+        if self.connection.session is not None:
+            self.connection.session.broken = True
+        self.close(error.code, error.detail)
 
     def pause_writing(self) -> None:
         self._writable = False
 
     def resume_writing(self) -> None:
         self._writable = True
-        self._flush()
+        self._write()
 
     def eof_received(self) -> None:
         self._reason = self._reason or "closed by the other side"
@@ -113,11 +170,15 @@ class Link(asyncio.Protocol):
         if self._closing:
             return
         self._woken += 1
-        if not self._flush_scheduled:
-            self._flush_scheduled = True
-            self.loop.call_soon(self._flush)
+        if self._woken == 1:
+            self.loop.call_soon(self._write)
         elif self._woken >= GATHER:
             self._write()
+
+    def send_control(self, frame: bytes) -> None:
+        """Send a frame of the link itself, before all streams."""
+        self.connection.send_control(frame)
+        self.wake()
 
     def set_heartbeat(self, heartbeat_s: float) -> None:
         """Another interval from now on, in all that goes by it."""
@@ -185,18 +246,23 @@ class Link(asyncio.Protocol):
 
     # Inside.
 
-    def _flush(self) -> None:
-        self._flush_scheduled = False
-        self._write()
-
     def _write(self) -> None:
         self._woken = 0
         transport = self.transport
         while self._writable and not self._closing and transport is not None:
             data = self.connection.data_to_send(WRITE_AT_ONCE)
-            if not data:
-                return
-            transport.write(data)
+            if data:
+                transport.write(data)
+            if len(data) < WRITE_AT_ONCE:
+                break
+        if self._held_back:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        session = self.connection.session
+        if session is None or session.queue.resets <= MAX_RESETS // 2:
+            self._held_back = False
+            self._resume_reading()
 
     def _arm_timer(self) -> None:
         self._timer = self.loop.call_at(self.connection.next_tick, self._tick)

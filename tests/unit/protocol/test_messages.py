@@ -4,19 +4,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from restpipe.errors import Code, Delivered, ProtocolError, StreamReset
-from restpipe.protocol.frames import MAX_HEAD, Frame, FrameDecoder, Kind
+from restpipe.errors import Code, Delivered, ProtocolError, Reset
+from restpipe.protocol import schema_pb2
+from restpipe.protocol.frames import EVENT, MAX_HEAD, RESET, Frame, FrameDecoder
 from restpipe.protocol.messages import encode_reset, read_message, read_reset
-from restpipe.protocol.schema_pb2 import Event, Goaway, Hello, Notice, Origin, Reply, Reset, Welcome
+from restpipe.protocol.schema_pb2 import Event, Goaway, Hello, Notice, Origin, Reply, Welcome
 
 
 def frame_of(head: bytes) -> Frame:
-    return Frame(Kind.RESET, 0, len(head), 1, head)
+    return Frame(RESET, 0, len(head), 1, head)
 
 
-def sent_and_read(reset: StreamReset) -> StreamReset:
+def sent_and_read(reset: Reset) -> Reset:
     (frame,) = FrameDecoder().feed(encode_reset(5, reset))
-    assert (frame.kind, frame.stream, frame.body) == (Kind.RESET, 5, b"")
+    assert (frame.kind, frame.stream, frame.body) == (RESET, 5, b"")
     return read_reset(frame)
 
 
@@ -28,24 +29,24 @@ def sent_and_read(reset: StreamReset) -> StreamReset:
     st.lists(st.text(max_size=30), max_size=5),
 )
 def test_a_reset_comes_back(code: Code, detail: str, delivered: Delivered, names: list[str]) -> None:
-    read = sent_and_read(StreamReset(code, detail, delivered, tuple(names)))
+    read = sent_and_read(Reset(code, detail, delivered, tuple(names)))
     assert (read.code, read.detail, read.delivered, read.names) == (code, detail, delivered, tuple(names))
 
 
 def test_a_reset_always_fits_its_frame() -> None:
     names = tuple(f"client-{number}.{'x' * 200}.example" for number in range(10_000))
-    reset = StreamReset(Code.AMBIGUOUS_PEER, "\N{PILE OF POO}" * 100_000, Delivered.NO, names)
+    reset = Reset(Code.AMBIGUOUS_PEER, "\N{PILE OF POO}" * 100_000, Delivered.NO, names)
     assert len(encode_reset(1, reset)) < MAX_HEAD
     read = sent_and_read(reset)
     assert read.code is Code.AMBIGUOUS_PEER
     assert read.names == names[: len(read.names)]
     assert len(read.names) >= 10
-    one_long_name = StreamReset(Code.AMBIGUOUS_PEER, "", Delivered.NO, ("n" * 100_000,))
+    one_long_name = Reset(Code.AMBIGUOUS_PEER, "", Delivered.NO, ("n" * 100_000,))
     assert sent_and_read(one_long_name).code is Code.AMBIGUOUS_PEER
 
 
 def test_what_a_newer_version_says_is_understood_as_far_as_possible() -> None:
-    head = Reset(code=12345, detail="new", delivered=77).SerializeToString()  # type: ignore[arg-type]
+    head = schema_pb2.Reset(code=12345, detail="new", delivered=77).SerializeToString()  # type: ignore[arg-type]
     read = read_reset(frame_of(head))
     assert (read.code, read.detail, read.delivered) == (Code.UNSPECIFIED, "new", Delivered.UNKNOWN)
     # Field 1000, a varint: of a later version.
@@ -55,7 +56,7 @@ def test_what_a_newer_version_says_is_understood_as_far_as_possible() -> None:
 @settings(deadline=None)
 @given(st.binary(max_size=120))
 def test_arbitrary_heads_raise_protocol_errors_only(head: bytes) -> None:
-    for message in (Hello, Welcome, Event, Origin, Reply, Reset, Goaway, Notice):
+    for message in (Hello, Welcome, Event, Origin, Reply, schema_pb2.Reset, Goaway, Notice):
         try:
             read_message(message(), frame_of(head))
         except ProtocolError as fault:
@@ -65,7 +66,7 @@ def test_arbitrary_heads_raise_protocol_errors_only(head: bytes) -> None:
 
 def test_the_body_is_no_part_of_the_head() -> None:
     head = Event(verb="GET").SerializeToString()
-    frame = Frame(Kind.EVENT, 0, len(head), 1, head + b"\xff\xff")
+    frame = Frame(EVENT, 0, len(head), 1, head + b"\xff\xff")
     assert read_message(Event(), frame).verb == "GET"
 
 

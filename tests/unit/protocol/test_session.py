@@ -10,17 +10,18 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from restpipe.errors import Code, ProtocolError
 from restpipe.protocol import frames
 from restpipe.protocol.connection import Connection, Side
-from restpipe.protocol.frames import Frame, Kind
+from restpipe.protocol.frames import DATA, EVENT, HELLO, WELCOME, Frame
 from restpipe.protocol.messages import read_message
 from restpipe.protocol.schema_pb2 import ROLE_PIPE, Hello
 from restpipe.protocol.session import Session
+from tests.unit.protocol.kit import received
 
 BUFFER = 600
 LARGEST = 216
 """Bytes of the largest frame that is sent here."""
 
 
-def data(stream: int, number: int, size: int = 0, kind: int = Kind.DATA) -> bytes:
+def data(stream: int, number: int, size: int = 0, kind: int = DATA) -> bytes:
     return frames.encode(kind, stream, body=number.to_bytes(4, "big") + b"x" * size)
 
 
@@ -45,6 +46,7 @@ class PipeMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.number = 0
+        self.sizes: dict[int, int] = {}
         self.wires: list[Wire] = []
         self.current: list[Wire | None] = [None, None]
         """The connection that each end has joined to its session."""
@@ -111,11 +113,10 @@ class PipeMachine(RuleBasedStateMachine):
         if connection is None:
             return
         try:
-            received = connection.receive(piece, 0.0)
-            for frame in received:
-                if frame.kind == Kind.HELLO:
+            for frame in received(connection, piece, 0.0):
+                if frame.kind == HELLO:
                     self.greet(wire, read_message(Hello(), frame))
-                elif frame.kind == Kind.WELCOME:
+                elif frame.kind == WELCOME:
                     self.welcomed(wire)
                 elif frame.kind < frames.FIRST_LINK_KIND:
                     self.got[end][frame.stream].append(int.from_bytes(frame.body[:4], "big"))
@@ -131,14 +132,16 @@ class PipeMachine(RuleBasedStateMachine):
         end=st.integers(0, 1),
         stream=st.integers(1, 4),
         sizes=st.lists(st.integers(0, 196), min_size=1, max_size=6),
-        kind=st.sampled_from([Kind.EVENT, Kind.DATA, 99]),
+        kind=st.sampled_from([EVENT, DATA, 99]),
     )
     def send(self, end: int, stream: int, sizes: list[int], kind: int) -> None:
         session = self.sessions[end]
         for size in sizes if session is not None else ():
             self.number += 1
             assert session is not None
-            session.send(stream, data(stream, self.number, size, kind))
+            frame = data(stream, self.number, size, kind)
+            self.sizes[self.number] = len(frame)
+            session.send(stream, frame)
             self.sent[end][stream].append(self.number)
 
     @rule(end=st.integers(0, 1), sizes=st.lists(st.integers(0, 196), min_size=2, max_size=6))
@@ -146,7 +149,7 @@ class PipeMachine(RuleBasedStateMachine):
         """All that is written now is lost with the connection."""
         wire = self.current[end]
         if wire is not None:
-            self.send(end, 1, sizes, Kind.DATA)
+            self.send(end, 1, sizes, DATA)
             self.put(end, wire, 700)
             self.cut(end, arrives=False)
 
@@ -155,10 +158,10 @@ class PipeMachine(RuleBasedStateMachine):
         """A stream is reset: what of it has not been on any wire yet never will be."""
         session = self.sessions[end]
         if session is not None:
-            line = session.queue._lines.get(stream)
-            waiting = len(line.frames) if line is not None else 0
+            waiting = session.queue.waiting(stream)
             session.queue.drop(stream)
-            del self.sent[end][stream][len(self.sent[end][stream]) - waiting :]
+            while waiting:
+                waiting -= self.sizes[self.sent[end][stream].pop()]
 
     @rule(end=st.integers(0, 1), budget=st.integers(1, 700), which=st.integers(1, 3))
     def write(self, end: int, budget: int, which: int) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from collections import Counter, defaultdict, deque
 
 import pytest
@@ -9,13 +10,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from restpipe.errors import Code, ProtocolError
 from restpipe.protocol import frames
-from restpipe.protocol.frames import HEADER_SIZE, MAX_BODY, Kind
+from restpipe.protocol.frames import DATA, EVENT, HEADER_SIZE, MAX_BODY, ORIGIN, RESET
 from restpipe.protocol.streams import (
+    FRAME_COST,
     INITIAL_CREDIT,
     MAX_CREDIT,
     NEAR_CREDIT,
     ReceiveCredit,
-    SendCredit,
     SendQueue,
 )
 
@@ -23,7 +24,7 @@ STREAMS = st.integers(1, 5)
 
 
 def data(stream: int, number: int, size: int = 0) -> bytes:
-    return frames.encode(Kind.DATA, stream, number.to_bytes(4, "big"), b"x" * size)
+    return frames.encode(DATA, stream, number.to_bytes(4, "big"), b"x" * size)
 
 
 class SendQueueMachine(RuleBasedStateMachine):
@@ -68,7 +69,9 @@ class SendQueueMachine(RuleBasedStateMachine):
 
     @invariant()
     def sizes_agree(self) -> None:
-        assert self.queue.size == sum(len(frame) for line in self.model.values() for frame in line)
+        assert self.queue.size == sum(
+            len(frame) + FRAME_COST for line in self.model.values() for frame in line
+        )
         assert bool(self.queue) == any(self.model.values())
         for stream, line in self.model.items():
             assert self.queue.waiting(stream) == sum(map(len, line))
@@ -88,8 +91,8 @@ def test_a_big_stream_delays_a_small_one_by_one_frame() -> None:
     assert small in queue.take(2000)[:2]
 
 
-@pytest.mark.parametrize("kind", [Kind.EVENT, Kind.ORIGIN])
-def test_dropping_tells_whether_the_opening_had_left(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", [EVENT, ORIGIN])
+def test_dropping_tells_whether_the_opening_had_left(kind: int) -> None:
     queue = SendQueue()
     queue.push(1, frames.encode(kind, 1))
     queue.push(1, data(1, 1))
@@ -114,7 +117,7 @@ def test_what_is_pushed_after_a_drop_has_one_turn_like_all_others() -> None:
     queue.push(1, data(1, 1))
     queue.push(1, data(1, 2))
     queue.push(2, data(2, 1))
-    assert queue.take(1000) == [data(2, 0), data(1, 1), data(2, 1), data(1, 2)]
+    assert queue.take(1000) == [data(1, 1), data(2, 0), data(1, 2), data(2, 1)]
 
 
 def test_opening_and_dropping_while_nothing_is_taken_leaves_nothing_behind() -> None:
@@ -123,7 +126,7 @@ def test_opening_and_dropping_while_nothing_is_taken_leaves_nothing_behind() -> 
     for stream in range(3, 20_000, 2):
         queue.push(stream, data(stream, 0))
         queue.drop(stream)
-    assert queue.size == len(data(1, 0))
+    assert queue.size == len(data(1, 0)) + FRAME_COST
     assert len(queue._turns) < 1000
 
 
@@ -131,7 +134,7 @@ class CreditPair:
     """A sender and a reader of one stream, joined by a wire that keeps order."""
 
     def __init__(self) -> None:
-        self.sender = SendCredit()
+        self.credit = INITIAL_CREDIT
         self.reader = ReceiveCredit()
         self.now = 0.0
         self.wire: deque[int] = deque()
@@ -144,10 +147,10 @@ class CreditPair:
         """Sends as much of `size` as there is credit for; returns how much went."""
         sent = 0
         while sent < size:
-            room = min(self.sender.available - HEADER_SIZE, MAX_BODY, size - sent)
+            room = min(self.credit - HEADER_SIZE, MAX_BODY, size - sent)
             if room < 1:
                 break
-            self.sender.spend(room + HEADER_SIZE)
+            self.credit -= room + HEADER_SIZE
             self.wire.append(room + HEADER_SIZE)
             sent += room
         self.largest = max(self.largest, sum(self.wire) + sum(self.inbox))
@@ -167,7 +170,8 @@ class CreditPair:
 
     def grant(self) -> None:
         if self.grants:
-            self.sender.grant(self.grants.popleft())
+            self.credit += self.grants.popleft()
+            assert self.credit <= MAX_CREDIT
 
     def pass_time(self) -> None:
         self.now += 0.005
@@ -258,9 +262,30 @@ def test_more_than_was_granted_is_refused() -> None:
     assert caught.value.code is Code.FLOW_CONTROL
 
 
-def test_a_grant_beyond_the_most_is_refused() -> None:
-    sender = SendCredit()
-    sender.grant(MAX_CREDIT - INITIAL_CREDIT)
-    with pytest.raises(ProtocolError) as caught:
-        sender.grant(1)
-    assert caught.value.code is Code.FLOW_CONTROL
+def test_resets_that_wait_are_counted_however_they_leave() -> None:
+    queue = SendQueue()
+    for stream in range(1, 9):
+        queue.push(stream, frames.encode(RESET, stream))
+    queue.push(1, data(1, 0))
+    queue.push(9, data(9, 0))
+    assert queue.resets == 8
+    queue.take(1)
+    assert queue.resets == 7
+    queue.drop(2)
+    assert queue.resets == 6
+    queue.take(1 << 20)
+    assert queue.resets == 0
+    assert not queue
+
+
+def test_small_frames_are_counted_at_what_they_cost_in_memory() -> None:
+    queue = SendQueue()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for stream in range(1, 20_001):
+            queue.push(stream, frames.encode(RESET, stream, b"x" * 30))
+        used = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert used < queue.size

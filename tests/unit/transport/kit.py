@@ -20,12 +20,13 @@ from restpipe_ca import authority
 from restpipe_ca.authority import Authority, Revocation
 from restpipe_ca.profiles import Role
 
-from restpipe.errors import ProtocolError
+from restpipe.errors import ProtocolError, StreamReset
 from restpipe.protocol.connection import Connection, Side
-from restpipe.protocol.frames import Frame, FrameDecoder, Kind
+from restpipe.protocol.frames import HELLO, Frame, FrameDecoder
 from restpipe.protocol.messages import read_message
-from restpipe.protocol.schema_pb2 import Hello
+from restpipe.protocol.schema_pb2 import Hello, Reply
 from restpipe.protocol.session import Session
+from restpipe.transport.exchange import Exchange
 from restpipe.transport.link import Link
 from restpipe.transport.tls import TlsFiles, client_context, server_context
 
@@ -65,12 +66,23 @@ async def until(condition: Callable[[], Any]) -> None:
         await asyncio.sleep(0 if turns < 20 else 0.001)
 
 
+async def reply_of(exchange: Exchange) -> Reply:
+    """The head of the reply, once it is in."""
+    await exchange.answered()
+    if exchange.reply is None:
+        assert exchange.failure is not None
+        raise StreamReset(exchange.failure)
+    return exchange.reply
+
+
 class Recorder:
     """A link's owner that writes down what comes; `greet` has it answer a HELLO like a daemon."""
 
     def __init__(self, greet: Callable[[Link, Hello], None] | None = None) -> None:
         self.made: list[Link] = []
         self.frames: list[Frame] = []
+        self.batches: list[int] = []
+        """How many stream frames came at once."""
         self.lost: list[tuple[Link, str]] = []
         self.fault: ProtocolError | None = None
         self._greet = greet
@@ -78,12 +90,18 @@ class Recorder:
     def link_made(self, link: Link) -> None:
         self.made.append(link)
 
-    def frames_received(self, link: Link, frames: list[Frame]) -> None:
-        self.frames += frames
+    def link_frame(self, link: Link, frame: Frame, now: float) -> None:
+        self.frames.append(frame)
         if self.fault is not None:
             raise self.fault
-        if self._greet is not None and frames[0].kind == Kind.HELLO:
-            self._greet(link, read_message(Hello(), frames[0]))
+        if self._greet is not None and frame.kind == HELLO:
+            self._greet(link, read_message(Hello(), frame))
+
+    def stream_frames(self, link: Link, frames: list[Frame], now: float) -> None:
+        self.frames += frames
+        self.batches.append(len(frames))
+        if self.fault is not None:
+            raise self.fault
 
     def link_lost(self, link: Link, reason: str) -> None:
         self.lost.append((link, reason))

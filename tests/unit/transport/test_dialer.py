@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from restpipe.protocol.connection import Side, new_session_id
-from restpipe.protocol.frames import Kind
+from restpipe.protocol.frames import WELCOME
 from restpipe.protocol.schema_pb2 import ROLE_PIPE, Hello
 from restpipe.protocol.session import Session
 from restpipe.transport import dialer
@@ -131,7 +131,7 @@ def test_a_link_stands_once_tls_is_through(ids: Identities) -> None:
             link = await caller.dial("127.0.0.1", port)
             assert link.peer_address == ("127.0.0.1", port)
             await until(lambda: link.connection.session)
-            assert caller.owner.kinds() == [Kind.WELCOME]
+            assert caller.owner.kinds() == [WELCOME]
             assert owner.made[0].peer_address[0] == "127.0.0.1"
             await caller.close()
 

@@ -7,15 +7,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from restpipe.errors import Code, Delivered, StreamReset
+from restpipe.errors import Code, Delivered, Reset, StreamReset
 from restpipe.protocol import frames
-from restpipe.protocol.frames import END, HEADER_SIZE, MAX_BODY, MAX_HEAD, Frame, Kind
+from restpipe.protocol.frames import (
+    DATA,
+    END,
+    EVENT,
+    HEADER_SIZE,
+    MAX_BODY,
+    MAX_HEAD,
+    REPLY,
+    RESET,
+    WINDOW,
+    Frame,
+)
 from restpipe.protocol.messages import read_message, read_reset
 from restpipe.protocol.schema_pb2 import Event, Header, Origin, Reply
 from restpipe.protocol.session import Session
 from restpipe.protocol.streams import INITIAL_CREDIT, MAX_CREDIT
 from restpipe.transport.exchange import Exchange
-from tests.unit.transport.kit import run, taken, until
+from tests.unit.transport.kit import reply_of, run, taken, until
 
 NUMBER = 5
 
@@ -30,7 +41,7 @@ class Pair:
         loop = asyncio.get_running_loop()
         self.opener = Exchange(self.sessions[0], NUMBER, event, loop=loop, forget=self.forgotten.append)
         self.opener.sent_with_opening(len(body))
-        opening = frames.encode(Kind.EVENT, NUMBER, event.SerializeToString(), body, flags=END if end else 0)
+        opening = frames.encode(EVENT, NUMBER, event.SerializeToString(), body, flags=END if end else 0)
         self.sessions[0].send(NUMBER, opening)
         self.answerer = Exchange(
             self.sessions[1],
@@ -56,10 +67,10 @@ class Pair:
     def receive(self, end: Exchange, frame: Frame) -> None:
         if end.closed:
             return
-        if frame.kind == Kind.EVENT:
-            end.receive_body(frame.body, end=frame.ends)
+        if frame.kind == EVENT:
+            end.receive_body(frame.body, 0.0, end=frame.ends)
         else:
-            end.receive(frame)
+            end.receive(frame, 0.0)
 
     async def pumping(self) -> None:
         while True:
@@ -69,6 +80,12 @@ class Pair:
     @property
     def waiting(self) -> int:
         return sum(session.queue.size for session in self.sessions)
+
+
+def held(exchange: Exchange) -> int:
+    """Bytes of credit that the pieces cost that nobody has read yet."""
+    pieces = exchange._pieces
+    return len(pieces) if isinstance(pieces, bytes) else sum(cost for _, cost in pieces)
 
 
 async def read_all(exchange: Exchange) -> bytes:
@@ -112,7 +129,7 @@ def test_bodies_of_any_size_cross_both_ways(there: int, back: int, sizes: list[i
         async def serve() -> None:
             assert await read_all(pair.answerer) == request
             assert await pair.answerer.read() == b""
-            pair.answerer.start_reply(Reply(status=201), answer[:in_reply], end=False)
+            pair.answerer.start_reply(Reply(status=201).SerializeToString(), answer[:in_reply], end=False)
             await write_all(pair.answerer, answer[in_reply:], sizes)
 
         async def call() -> None:
@@ -121,7 +138,7 @@ def test_bodies_of_any_size_cross_both_ways(there: int, back: int, sizes: list[i
         async with asyncio.TaskGroup() as group:
             group.create_task(serve())
             group.create_task(call())
-            assert (await pair.opener.reply()).status == 201
+            assert (await reply_of(pair.opener)).status == 201
             assert await read_all(pair.opener) == answer
         assert pair.opener.closed
         assert pair.answerer.closed
@@ -151,7 +168,7 @@ def test_a_slow_reader_stops_its_writer_at_once_and_for_as_long_as_it_likes() ->
             pair.pump()
             await asyncio.sleep(0)
             pair.pump()
-            largest = max(largest, sum(cost for _, cost in pair.answerer._inbox))
+            largest = max(largest, held(pair.answerer))
             if len(read) == len(body):
                 break
         assert read == body
@@ -167,12 +184,12 @@ def test_a_violation_of_flow_control_resets_the_exchange_alone() -> None:
         pair.pump()
         body = bytes(MAX_BODY)
         for _ in range(2):
-            pair.answerer.receive(Frame(Kind.DATA, 0, 0, NUMBER, body))
+            pair.answerer.receive(Frame(DATA, 0, 0, NUMBER, body), 0.0)
         assert pair.answerer.closed
         (reset,) = taken(pair.sessions[1])
         assert read_reset(reset).code is Code.FLOW_CONTROL
         with pytest.raises(StreamReset):
-            pair.answerer.start_reply(Reply(), end=True)
+            pair.answerer.start_reply(Reply().SerializeToString(), end=True)
 
     run(main())
 
@@ -182,7 +199,7 @@ def test_tiny_frames_cost_credit_too() -> None:
         pair = Pair()
         pair.pump()
         for _ in range(INITIAL_CREDIT // (HEADER_SIZE + 1) + 1):
-            pair.answerer.receive(Frame(Kind.DATA, 0, 0, NUMBER, b"x"))
+            pair.answerer.receive(Frame(DATA, 0, 0, NUMBER, b"x"), 0.0)
         assert pair.answerer.closed
 
     run(main())
@@ -193,9 +210,9 @@ def test_empty_frames_are_given_back_at_once() -> None:
         pair = Pair()
         pair.pump()
         for _ in range(100_000):
-            pair.answerer.receive(Frame(Kind.DATA, 0, 0, NUMBER, b""))
+            pair.answerer.receive(Frame(DATA, 0, 0, NUMBER, b""), 0.0)
         assert not pair.answerer.closed
-        assert len(pair.answerer._inbox) == 0
+        assert held(pair.answerer) == 0
 
     run(main())
 
@@ -206,9 +223,9 @@ def test_a_reset_reaches_the_other_side_with_its_reason(by_opener: bool) -> None
         pair = Pair(b"abc")
         pair.pump()
         near, far = (pair.opener, pair.answerer) if by_opener else (pair.answerer, pair.opener)
-        heard: list[StreamReset] = []
-        far.on_reset(heard.append)
-        reader = asyncio.create_task(far.read() if by_opener else far.reply())
+        heard: list[Reset] = []
+        far.on_reset = heard.append
+        reader = asyncio.create_task(far.read() if by_opener else reply_of(far))
         await asyncio.sleep(0)
         near.reset(Code.CANCELLED, "enough", Delivered.YES)
         near.reset(Code.DEADLINE)
@@ -223,9 +240,7 @@ def test_a_reset_reaches_the_other_side_with_its_reason(by_opener: bool) -> None
             await reader
         with pytest.raises(StreamReset, match="enough"):
             await far.write(b"more")
-        late: list[StreamReset] = []
-        far.on_reset(late.append)
-        assert late == heard
+        assert [far.failure] == heard
 
     run(main())
 
@@ -236,7 +251,7 @@ def test_a_reset_overtakes_what_it_makes_pointless() -> None:
         pair.pump()
         await pair.opener.write(bytes(1000))
         pair.opener.reset(Code.CANCELLED)
-        assert [frame.kind for frame in taken(pair.sessions[0])] == [Kind.RESET]
+        assert [frame.kind for frame in taken(pair.sessions[0])] == [RESET]
 
     run(main())
 
@@ -258,16 +273,16 @@ def test_a_lost_link_tells_whether_the_event_can_have_run(left: bool, delivered:
         pair = Pair(b"abc")
         if left:
             taken(pair.sessions[0])
-        waiter = asyncio.create_task(pair.opener.reply())
-        heard: list[StreamReset] = []
-        pair.opener.on_reset(heard.append)
+        waiter = asyncio.create_task(reply_of(pair.opener))
+        heard: list[Reset] = []
+        pair.opener.on_reset = heard.append
         await asyncio.sleep(0)
         pair.opener.lose()
         pair.opener.lose()
         with pytest.raises(StreamReset) as caught:
             await waiter
-        assert (caught.value.code, caught.value.delivered) == (Code.OUTCOME_UNKNOWN, delivered)
-        assert heard == [caught.value]
+        assert (caught.value.code, caught.value.reset.delivered) == (Code.OUTCOME_UNKNOWN, delivered)
+        assert heard == [caught.value.reset]
 
     run(main())
 
@@ -289,10 +304,10 @@ def test_what_is_complete_can_be_read_after_the_link_is_lost() -> None:
     async def main() -> None:
         pair = Pair(end=True)
         pair.pump()
-        pair.answerer.start_reply(Reply(code=7), b"whole", end=True)
+        pair.answerer.start_reply(Reply(code=7).SerializeToString(), b"whole", end=True)
         pair.pump()
         pair.opener.lose()
-        assert (await pair.opener.reply()).code == 7
+        assert (await reply_of(pair.opener)).code == 7
         assert await read_all(pair.opener) == b"whole"
 
     run(main())
@@ -302,14 +317,14 @@ def test_a_body_that_breaks_off_never_looks_whole() -> None:
     async def main() -> None:
         pair = Pair(end=True)
         pair.pump()
-        pair.answerer.start_reply(Reply(), b"half", end=False)
+        pair.answerer.start_reply(Reply().SerializeToString(), b"half", end=False)
         pair.pump()
         pair.opener.lose()
-        await pair.opener.reply()
+        await reply_of(pair.opener)
         assert await pair.opener.read() == b"half"
         with pytest.raises(StreamReset) as caught:
             await pair.opener.read()
-        assert caught.value.delivered is Delivered.UNKNOWN
+        assert caught.value.reset.delivered is Delivered.UNKNOWN
 
     run(main())
 
@@ -319,10 +334,10 @@ def test_a_reply_before_the_request_has_ended_silences_its_writer() -> None:
         pair = Pair()
         writer = asyncio.create_task(pair.opener.write(bytes(10 * INITIAL_CREDIT), end=True))
         await asyncio.sleep(0)
-        pair.answerer.start_reply(Reply(status=413), end=True)
+        pair.answerer.start_reply(Reply(status=413).SerializeToString(), end=True)
         pair.pump()
         await writer
-        assert (await pair.opener.reply()).status == 413
+        assert (await reply_of(pair.opener)).status == 413
         assert await pair.opener.read() == b""
 
     run(main())
@@ -335,7 +350,7 @@ def test_whoever_has_answered_does_not_wait_for_the_rest_of_the_request() -> Non
         assert await pair.answerer.read() == b"first"
         reader = asyncio.create_task(pair.answerer.read())
         await asyncio.sleep(0)
-        pair.answerer.start_reply(Reply(), end=True)
+        pair.answerer.start_reply(Reply().SerializeToString(), end=True)
         with pytest.raises(StreamReset):
             await reader
         with pytest.raises(StreamReset):
@@ -348,9 +363,9 @@ def test_an_end_without_a_reply_is_a_fault_of_the_answerer() -> None:
     async def main() -> None:
         pair = Pair(end=True)
         pair.pump()
-        waiter = asyncio.create_task(pair.opener.reply())
+        waiter = asyncio.create_task(reply_of(pair.opener))
         await asyncio.sleep(0)
-        pair.opener.receive(Frame(Kind.DATA, END, 0, NUMBER, b"x"))
+        pair.opener.receive(Frame(DATA, END, 0, NUMBER, b"x"), 0.0)
         with pytest.raises(StreamReset) as caught:
             await waiter
         assert caught.value.code is Code.BAD_MESSAGE
@@ -363,7 +378,7 @@ def test_nothing_comes_after_the_end() -> None:
     async def main() -> None:
         pair = Pair(b"all", end=True)
         pair.pump()
-        pair.answerer.receive(Frame(Kind.DATA, 0, 0, NUMBER, b"more"))
+        pair.answerer.receive(Frame(DATA, 0, 0, NUMBER, b"more"), 0.0)
         assert pair.answerer.closed
         (reset,) = taken(pair.sessions[1])
         assert read_reset(reset).code is Code.BAD_MESSAGE
@@ -374,19 +389,19 @@ def test_nothing_comes_after_the_end() -> None:
 @pytest.mark.parametrize(
     ("frame", "code"),
     [
-        (Frame(Kind.REPLY, 0, 2, NUMBER, b"\xff\xff"), Code.BAD_MESSAGE),
-        (Frame(Kind.RESET, 0, 2, NUMBER, b"\xff\xff"), Code.BAD_MESSAGE),
-        (Frame(Kind.WINDOW, 0, 0, NUMBER, b"123"), Code.BAD_FRAME),
-        (Frame(Kind.WINDOW, 0, 0, NUMBER, b"\xff" * 4), Code.FLOW_CONTROL),
+        (Frame(REPLY, 0, 2, NUMBER, b"\xff\xff"), Code.BAD_MESSAGE),
+        (Frame(RESET, 0, 2, NUMBER, b"\xff\xff"), Code.BAD_MESSAGE),
+        (Frame(WINDOW, 0, 0, NUMBER, b"123"), Code.BAD_FRAME),
+        (Frame(WINDOW, 0, 0, NUMBER, b"\xff" * 4), Code.FLOW_CONTROL),
     ],
 )
 def test_a_bad_frame_resets_the_exchange(frame: Frame, code: Code) -> None:
     async def main() -> None:
         pair = Pair(end=True)
         pair.pump()
-        pair.opener.receive(frame)
+        pair.opener.receive(frame, 0.0)
         with pytest.raises(StreamReset) as caught:
-            await pair.opener.reply()
+            await reply_of(pair.opener)
         assert caught.value.code is code
         (reset,) = taken(pair.sessions[0])
         assert read_reset(reset).code is code
@@ -400,11 +415,11 @@ def test_a_head_that_fits_no_frame_is_told_to_both() -> None:
         pair.pump()
         reply = Reply(headers=[Header(name="x", value="v" * MAX_HEAD)])
         with pytest.raises(StreamReset) as caught:
-            pair.answerer.start_reply(reply, end=True)
-        assert (caught.value.code, caught.value.delivered) == (Code.BAD_MESSAGE, Delivered.YES)
+            pair.answerer.start_reply(reply.SerializeToString(), end=True)
+        assert (caught.value.code, caught.value.reset.delivered) == (Code.BAD_MESSAGE, Delivered.YES)
         pair.pump()
         with pytest.raises(StreamReset, match="does not fit"):
-            await pair.opener.reply()
+            await reply_of(pair.opener)
 
     run(main())
 
@@ -413,7 +428,7 @@ def test_cancelled_waiters_can_wait_again() -> None:
     async def main() -> None:
         pair = Pair()
         for waiting in (
-            pair.opener.reply,
+            lambda: reply_of(pair.opener),
             pair.opener.read,
             lambda: pair.opener.write(bytes(INITIAL_CREDIT * 2)),
         ):
@@ -422,9 +437,9 @@ def test_cancelled_waiters_can_wait_again() -> None:
             task.cancel()
             await until(task.done)
         pair.pump()
-        pair.answerer.start_reply(Reply(code=3), b"x", end=True)
+        pair.answerer.start_reply(Reply(code=3).SerializeToString(), b"x", end=True)
         pair.pump()
-        assert (await pair.opener.reply()).code == 3
+        assert (await reply_of(pair.opener)).code == 3
         assert await read_all(pair.opener) == b"x"
 
     run(main())
@@ -432,7 +447,7 @@ def test_cancelled_waiters_can_wait_again() -> None:
 
 frame_to_anybody = st.builds(
     lambda kind, flags, head, body: Frame(kind, flags, len(head), NUMBER, head + body),
-    st.one_of(st.sampled_from(Kind), st.integers(0, 255)),
+    st.integers(0, 255),
     st.sampled_from([0, END]),
     st.one_of(st.just(b""), st.binary(max_size=10), st.just(Reply(status=200).SerializeToString())),
     st.one_of(st.binary(max_size=8), st.just((1000).to_bytes(4, "big"))),
@@ -449,7 +464,7 @@ def test_no_frame_ever_raises_or_leaves_anybody_waiting(opener: bool, received: 
         waiter = asyncio.create_task(read_all(end))
         for frame in received:
             if not end.closed:
-                end.receive(frame)
+                end.receive(frame, 0.0)
             await asyncio.sleep(0)
         end.lose()
         await asyncio.wait((waiter,))
@@ -464,9 +479,9 @@ def test_the_first_of_a_reply_comes_with_its_head() -> None:
     async def main() -> None:
         pair = Pair(end=True)
         pair.pump()
-        pair.answerer.start_reply(Reply(code=1), bytes(MAX_BODY), end=True)
+        pair.answerer.start_reply(Reply(code=1).SerializeToString(), bytes(MAX_BODY), end=True)
         (frame,) = taken(pair.sessions[1])
-        assert (frame.kind, len(frame.body), frame.ends) == (Kind.REPLY, MAX_BODY, True)
+        assert (frame.kind, len(frame.body), frame.ends) == (REPLY, MAX_BODY, True)
         assert read_message(Reply(), frame).code == 1
 
     run(main())

@@ -6,15 +6,27 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from restpipe.errors import Code, ProtocolError
+from restpipe.errors import Code, ProtocolError, Reset
 from restpipe.protocol import frames
 from restpipe.protocol.connection import Side, new_session_id
-from restpipe.protocol.frames import FrameDecoder, Kind
-from restpipe.protocol.messages import read_message
+from restpipe.protocol.frames import (
+    ACK,
+    DATA,
+    EVENT,
+    GOAWAY,
+    HELLO,
+    PING,
+    PONG,
+    RESET,
+    WELCOME,
+    Frame,
+    FrameDecoder,
+)
+from restpipe.protocol.messages import encode_reset, read_message
 from restpipe.protocol.schema_pb2 import ROLE_PIPE, Goaway, Hello
 from restpipe.protocol.session import Session
 from restpipe.transport import link as links
-from restpipe.transport.link import GATHER, WRITE_AT_ONCE, Link, set_socket_options
+from restpipe.transport.link import FRAMES_A_TURN, GATHER, MAX_RESETS, WRITE_AT_ONCE, Link, set_socket_options
 from tests.unit.transport.kit import Recorder, connection, run, until
 
 BUFFER = 1 << 24
@@ -94,24 +106,24 @@ async def raw(**how: Any) -> AsyncIterator[tuple[Link, Recorder, asyncio.StreamR
 
 def said_goodbye(data: bytes) -> Goaway:
     last = FrameDecoder().feed(data)[-1]
-    assert last.kind == Kind.GOAWAY
+    assert last.kind == GOAWAY
     return read_message(Goaway(), last)
 
 
 def hello() -> bytes:
-    return frames.encode(Kind.HELLO, head=Hello(major=1, role=ROLE_PIPE).SerializeToString())
+    return frames.encode(HELLO, head=Hello(major=1, role=ROLE_PIPE).SerializeToString())
 
 
 def test_frames_cross_in_both_directions() -> None:
     async def main() -> None:
         async with joined() as ends:
             for number in range(500):
-                ends.near_session.send(1, frames.encode(Kind.DATA, 1, body=b"%d" % number))
-                ends.far_session.send(2, frames.encode(Kind.DATA, 2, body=b"%d" % number))
+                ends.near_session.send(1, frames.encode(DATA, 1, body=b"%d" % number))
+                ends.far_session.send(2, frames.encode(DATA, 2, body=b"%d" % number))
             expected = [b"%d" % number for number in range(500)]
             for owner in (ends.near_owner, ends.far_owner):
-                await until(lambda owner=owner: owner.kinds().count(Kind.DATA) == 500)
-                assert [frame.body for frame in owner.frames if frame.kind == Kind.DATA] == expected
+                await until(lambda owner=owner: owner.kinds().count(DATA) == 500)
+                assert [frame.body for frame in owner.frames if frame.kind == DATA] == expected
 
     run(main())
 
@@ -138,9 +150,9 @@ def test_what_comes_up_in_a_turn_leaves_in_one_write() -> None:
         async with joined() as ends:
             writes = CountedWrites(ends.near)
             for stream in range(GATHER // 2):
-                ends.near_session.send(stream, frames.encode(Kind.EVENT, stream))
+                ends.near_session.send(stream, frames.encode(EVENT, stream))
             assert writes.sizes == []
-            await until(lambda: ends.far_owner.kinds().count(Kind.EVENT) == GATHER // 2)
+            await until(lambda: ends.far_owner.kinds().count(EVENT) == GATHER // 2)
             assert len(writes.sizes) == 1
 
     run(main())
@@ -151,10 +163,10 @@ def test_very_much_does_not_wait_for_the_end_of_its_turn() -> None:
         async with joined() as ends:
             writes = CountedWrites(ends.near)
             for stream in range(3 * GATHER + 1):
-                ends.near_session.send(stream, frames.encode(Kind.EVENT, stream))
+                ends.near_session.send(stream, frames.encode(EVENT, stream))
             assert len(writes.sizes) == 3
             assert max(writes.sizes) == GATHER * frames.HEADER_SIZE
-            await until(lambda: ends.far_owner.kinds().count(Kind.EVENT) == 3 * GATHER + 1)
+            await until(lambda: ends.far_owner.kinds().count(EVENT) == 3 * GATHER + 1)
             assert len(writes.sizes) == 4
 
     run(main())
@@ -169,7 +181,7 @@ def test_a_reader_that_does_not_read_pauses_the_session() -> None:
             assert session is not None
             body = bytes(frames.MAX_BODY)
             for _ in range(100):
-                session.send(2, frames.encode(Kind.DATA, 2, body=body))
+                session.send(2, frames.encode(DATA, 2, body=body))
             await until(lambda: not link._writable)
             assert link.transport is not None
             held = link.transport.get_write_buffer_size()
@@ -177,7 +189,7 @@ def test_a_reader_that_does_not_read_pauses_the_session() -> None:
             assert session.queue.size > 50 * len(body)
             decoder, got = FrameDecoder(), 0
             while got < 100:
-                got += sum(frame.kind == Kind.DATA for frame in decoder.feed(await reader.read(1 << 20)))
+                got += sum(frame.kind == DATA for frame in decoder.feed(await reader.read(1 << 20)))
             assert session.queue.size == 0
 
     run(main())
@@ -191,7 +203,7 @@ def test_closing_says_why_to_both() -> None:
             assert ends.far.closing
             await until(lambda: ends.near_owner.lost and ends.far_owner.lost)
             assert ends.far_owner.lost == [(ends.far, "stops")]
-            assert ends.near_owner.frames[-1].kind == Kind.GOAWAY
+            assert ends.near_owner.frames[-1].kind == GOAWAY
             goaway = read_message(Goaway(), ends.near_owner.frames[-1])
             assert (goaway.code, goaway.detail) == (Code.SHUTDOWN, "stops")
 
@@ -202,9 +214,9 @@ def test_what_waits_when_a_link_closes_stays_in_its_session() -> None:
     async def main() -> None:
         async with joined() as ends:
             ends.far.close(Code.SHUTDOWN, "stops")
-            ends.far_session.send(2, frames.encode(Kind.EVENT, 2))
+            ends.far_session.send(2, frames.encode(EVENT, 2))
             await until(lambda: ends.far_owner.lost)
-            assert ends.far_session.take(1000) == [frames.encode(Kind.EVENT, 2)]
+            assert ends.far_session.take(1000) == [frames.encode(EVENT, 2)]
 
     run(main())
 
@@ -229,7 +241,7 @@ def test_a_peer_that_reads_nothing_cannot_hold_a_closed_link(monkeypatch: Any) -
             await until(lambda: link.connection.session)
             assert link.connection.session is not None
             for _ in range(100):
-                link.connection.session.send(2, frames.encode(Kind.DATA, 2, body=bytes(frames.MAX_BODY)))
+                link.connection.session.send(2, frames.encode(DATA, 2, body=bytes(frames.MAX_BODY)))
             await until(lambda: not link._writable)
 
             class Later:
@@ -281,7 +293,7 @@ def test_a_silent_peer_is_given_up_after_two_heartbeats() -> None:
             assert owner.lost[0][0] is link
             assert owner.lost[0][1].startswith("nothing heard for")
             kinds = [frame.kind for frame in FrameDecoder().feed(await reader.read())]
-            assert kinds[:2] == [Kind.WELCOME, Kind.PING]
+            assert kinds[:2] == [WELCOME, PING]
 
     run(main())
 
@@ -289,7 +301,7 @@ def test_a_silent_peer_is_given_up_after_two_heartbeats() -> None:
 def test_links_at_rest_stay_up_by_their_heartbeats() -> None:
     async def main() -> None:
         async with joined(heartbeat_s=0.03) as ends:
-            await until(lambda: ends.near_owner.kinds().count(Kind.PONG) >= 8)
+            await until(lambda: ends.near_owner.kinds().count(PONG) >= 8)
             assert ends.near_owner.lost == []
             assert ends.far_owner.lost == []
 
@@ -307,7 +319,7 @@ def test_the_other_side_is_gone() -> None:
             # Whoever still has the link may still use it.
             ends.far.wake()
             ends.far.close(Code.SHUTDOWN, "late")
-            ends.far_session.send(2, frames.encode(Kind.EVENT, 2))
+            ends.far_session.send(2, frames.encode(EVENT, 2))
 
     run(main())
 
@@ -316,7 +328,7 @@ def test_a_fault_that_the_owner_finds_ends_the_link_and_its_session() -> None:
     async def main() -> None:
         async with joined() as ends:
             ends.far_owner.fault = ProtocolError(Code.BAD_MESSAGE, "nonsense")
-            ends.near_session.send(1, frames.encode(Kind.EVENT, 1))
+            ends.near_session.send(1, frames.encode(EVENT, 1))
             await until(lambda: ends.near_owner.lost)
             assert ends.far_owner.lost == [(ends.far, "nonsense")]
             assert ends.far_session.broken
@@ -331,11 +343,11 @@ def test_a_break_of_the_protocol_ends_the_session_but_a_broken_link_does_not() -
             # The event is counted as received but handed to nobody: going on after it would lose it.
             writer.write(hello())
             await until(lambda: link.connection.session)
-            writer.write(frames.encode(Kind.EVENT, 1) + frames.encode(Kind.ACK, body=b"bad"))
+            writer.write(frames.encode(EVENT, 1) + frames.encode(ACK, body=b"bad"))
             await until(lambda: owner.lost)
             session = link.connection.session
             assert session is not None
-            assert Kind.EVENT not in owner.kinds()
+            assert EVENT not in owner.kinds()
             assert session.broken
         async with joined() as ends:
             ends.near.abort()
@@ -388,10 +400,10 @@ def test_what_the_other_side_sent_before_it_answered_has_come_in() -> None:
             for _ in range(20):
                 await asyncio.sleep(0)
             assert not waiting.done()
-            ends.far_session.send(2, frames.encode(Kind.DATA, 2, body=b"crossed on the way"))
+            ends.far_session.send(2, frames.encode(DATA, 2, body=b"crossed on the way"))
             ends.far.transport.resume_reading()
             await waiting
-            assert [frame.body for frame in ends.near_owner.frames if frame.kind == Kind.DATA] == [
+            assert [frame.body for frame in ends.near_owner.frames if frame.kind == DATA] == [
                 b"crossed on the way"
             ]
 
@@ -445,5 +457,113 @@ def test_an_answer_is_not_waited_for_when_the_link_is_gone() -> None:
             await asyncio.sleep(0)
             ends.near.abort()
             await waiting
+
+    run(main())
+
+
+def test_frames_of_one_read_are_taken_by_turns() -> None:
+    """However many a neighbour sends at once, other links have their turns in between."""
+
+    async def main() -> None:
+        async with raw() as (link, owner, _, writer):
+            writer.write(hello())
+            await until(lambda: link.connection.session)
+            turns = 0
+            counting = True
+
+            async def count_turns() -> None:
+                nonlocal turns
+                while counting:
+                    turns += 1
+                    await asyncio.sleep(0)
+
+            other = asyncio.create_task(count_turns())
+            writer.write(b"".join(frames.encode(DATA, stream) for stream in range(20 * FRAMES_A_TURN)))
+            await until(lambda: len(owner.kinds()) == 1 + 20 * FRAMES_A_TURN)
+            counting = False
+            await other
+            assert max(owner.batches) <= FRAMES_A_TURN
+            assert turns >= 20
+            assert [frame.stream for frame in owner.frames[1:]] == list(range(20 * FRAMES_A_TURN))
+
+    run(main())
+
+
+def test_a_fault_behind_many_frames_ends_the_link_after_them() -> None:
+    async def main() -> None:
+        async with raw() as (link, owner, reader, writer):
+            too_large = frames.HEADER.pack(DATA, 0, 0, frames.MAX_BODY + 1, 1)
+            writer.write(hello())
+            await until(lambda: link.connection.session)
+            writer.write(frames.encode(DATA, 1) * (3 * FRAMES_A_TURN) + too_large)
+            await until(lambda: link.closing)
+            assert said_goodbye(await reader.read()).code == Code.BAD_FRAME
+            assert len(owner.kinds()) > FRAMES_A_TURN
+
+    run(main())
+
+
+def test_nothing_more_is_read_from_a_neighbour_that_does_not_read_its_refusals() -> None:
+    """What waits for it stays bounded, and all goes on once it reads."""
+
+    class Refusing(Recorder):
+        def stream_frames(self, link: Link, received: list[Frame], now: float) -> None:
+            super().stream_frames(link, received, now)
+            session = link.connection.session
+            assert session is not None
+            for frame in received:
+                session.send(frame.stream, encode_reset(frame.stream, Reset(Code.OVERLOADED, "x" * 200)))
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        left, right = socket.socketpair()
+        owner = Refusing(accept)
+        link = Link(connection(Side.LISTENER), owner, loop)
+        await loop.create_connection(lambda: link, sock=right)
+        left.setblocking(False)
+        reader, writer = await asyncio.open_connection(sock=left, limit=1)
+        try:
+            writer.write(hello())
+            await until(lambda: link.connection.session)
+            events = 6 * MAX_RESETS
+            writer.write(b"".join(frames.encode(EVENT, 2 * n + 1) for n in range(events)))
+            await until(lambda: link._held_back)
+            session = link.connection.session
+            assert session is not None
+            for _ in range(100):
+                await asyncio.sleep(0)
+            # What one read had brought is refused still.
+            assert session.queue.resets < MAX_RESETS + (1 << 18) // frames.HEADER_SIZE
+            answered = FrameDecoder()
+            refused = 0
+            while refused < events:
+                refused += sum(frame.kind == RESET for frame in answered.feed(await reader.read(1 << 16)))
+            assert session.queue.resets == 0
+            assert not link._held_back
+        finally:
+            writer.close()
+            link.abort()
+            await until(lambda: owner.lost)
+
+    run(main())
+
+
+def test_a_read_that_leaves_nothing_to_say_asks_for_no_flush() -> None:
+    async def main() -> None:
+        async with joined() as ends:
+            asked = 0
+            write = ends.far._write
+
+            def counting_write() -> None:
+                nonlocal asked
+                asked += 1
+                write()
+
+            ends.far._write = counting_write  # type: ignore[method-assign]
+            before = len(ends.far_owner.frames)
+            ends.near_session.send(1, frames.encode(DATA, 1))
+            await until(lambda: len(ends.far_owner.frames) > before)
+            await asyncio.sleep(0)
+            assert asked == 0
 
     run(main())

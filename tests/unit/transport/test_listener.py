@@ -13,7 +13,7 @@ import pytest
 from restpipe_ca.profiles import Role
 
 from restpipe.protocol.connection import Side, new_session_id
-from restpipe.protocol.frames import Kind
+from restpipe.protocol.frames import PONG
 from restpipe.protocol.schema_pb2 import ROLE_PIPE, Hello
 from restpipe.protocol.session import Session
 from restpipe.transport import listener as listener_module
@@ -144,7 +144,7 @@ def test_whoever_has_no_good_certificate_is_one_clear_line(
             now = asyncio.get_running_loop().time()
             good.connection.ping(now)
             good.wake()
-            await until(lambda: Kind.PONG in port.callers.kinds())
+            await until(lambda: PONG in port.callers.kinds())
             await port.serves(ids.client("gamma"))
 
     run(main())

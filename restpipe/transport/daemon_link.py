@@ -6,12 +6,13 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from restpipe.errors import Code, Delivered, NotConnected, ProtocolError, StreamReset
+from restpipe.errors import Code, Delivered, NotConnected, ProtocolError, Reset, StreamReset
 from restpipe.protocol import frames
 from restpipe.protocol.connection import Connection, Side
-from restpipe.protocol.frames import END, FIRST_LINK_KIND, Frame, Kind
-from restpipe.protocol.messages import read_message
+from restpipe.protocol.frames import CAPACITY, END, EVENT, ORIGIN, Frame
+from restpipe.protocol.messages import encode_goaway, read_message
 from restpipe.protocol.schema_pb2 import Event, Goaway, Notice, Origin, Role
+from restpipe.protocol.session import Session
 from restpipe.transport.backoff import Backoff
 from restpipe.transport.exchange import Exchange
 from restpipe.transport.link import Link
@@ -22,9 +23,6 @@ RESTART_S = 15.0
 """A daemon that stops in good order drains for a while; one that is not back by then is missed."""
 MAX_EXCHANGES = 8192
 """Events under way on one worker's link; past it `open` refuses."""
-
-_EVENT, _ORIGIN = Kind.EVENT, Kind.ORIGIN
-"""Looking a member of an enumeration up takes long, for what is done with every frame."""
 
 _log = logging.getLogger(__name__)
 
@@ -51,7 +49,10 @@ class DaemonLink:
         self._on_event = on_event
         self._on_notice = on_notice
         self._backoff = Backoff(0.1, 1.0)
+        self._loop: asyncio.AbstractEventLoop
         self._link: Link | None = None
+        self._session: Session | None = None
+        """Where events can be opened; None while the daemon takes none."""
         self._exchanges: dict[int, Exchange] = {}
         self._origins: dict[int, Origin] = {}
         self._latest_origin = (b"", Origin())
@@ -71,6 +72,7 @@ class DaemonLink:
 
     async def run(self) -> None:
         """Dials, and dials again when the link breaks, until cancelled."""
+        self._loop = asyncio.get_running_loop()
         try:
             while not self._draining:
                 await self._dial()
@@ -94,19 +96,19 @@ class DaemonLink:
         `NotConnected` while there is no link. `StreamReset` when the event cannot be sent at all: too many
         are under way (OVERLOADED), or its head is too large for a frame (BAD_REQUEST).
         """
-        link = self._link
-        if link is None or link.connection.session is None or not self.connected:
+        session = self._session
+        if session is None:
             raise NotConnected(self._reason or "no link to the pipe daemon")
         if len(self._exchanges) >= MAX_EXCHANGES:
-            raise StreamReset(Code.OVERLOADED, f"{MAX_EXCHANGES} events are under way", Delivered.NO)
+            detail = f"{MAX_EXCHANGES} events are in flight already"
+            raise StreamReset(Reset(Code.OVERLOADED, detail, Delivered.NO))
         number = self._next_number
         try:
-            frame = frames.encode(_EVENT, number, event.SerializeToString(), body, flags=END if end else 0)
+            frame = frames.encode(EVENT, number, event.SerializeToString(), body, flags=END if end else 0)
         except ValueError as error:
-            raise StreamReset(Code.BAD_REQUEST, str(error), Delivered.NO) from error
+            raise StreamReset(Reset(Code.BAD_REQUEST, str(error), Delivered.NO)) from None
         self._next_number += 2
-        session = link.connection.session
-        exchange = Exchange(session, number, event, loop=link.loop, forget=self._forget)
+        exchange = Exchange(session, number, event, loop=self._loop, forget=self._forget)
         exchange.sent_with_opening(len(body))
         self._exchanges[number] = exchange
         session.send(number, frame)
@@ -116,8 +118,7 @@ class DaemonLink:
         """Handler workers: how many events in all this worker can have under way from now on."""
         self._capacity = capacity
         if self.connected and self._link is not None:
-            self._link.connection.send_control(frames.encode_credit(Kind.CAPACITY, 0, capacity))
-            self._link.wake()
+            self._link.send_control(frames.encode_credit(CAPACITY, 0, capacity))
 
     async def drain(self, timeout_s: float) -> None:
         """Takes no new events, waits at most `timeout_s` for those under way, then closes the link."""
@@ -126,10 +127,8 @@ class DaemonLink:
         if link is None:
             return
         if self.connected:
-            self._connected.clear()
-            head = Goaway(code=Code.SHUTDOWN, detail="the worker stops")
-            link.connection.send_control(frames.encode(Kind.GOAWAY, head=head.SerializeToString()))
-            link.wake()
+            self._disconnect()
+            link.send_control(encode_goaway(Code.SHUTDOWN, "the worker stops"))
         try:
             async with asyncio.timeout(timeout_s):
                 if self._on_event is not None:
@@ -140,7 +139,7 @@ class DaemonLink:
                     # A daemon that writes to a link that is closed never reads the last replies in it.
                     await link.wait_answered()
         except TimeoutError:
-            _log.warning("%d events were still under way after %g s", len(self._exchanges), timeout_s)
+            _log.warning("%d events were still in flight after %g s", len(self._exchanges), timeout_s)
         link.close(Code.SHUTDOWN, "the worker stops")
 
     async def _until_idle(self, link: Link) -> None:
@@ -186,49 +185,56 @@ class DaemonLink:
     def link_made(self, link: Link) -> None:
         self._link = link
 
-    def frames_received(self, link: Link, frames: list[Frame]) -> None:
-        for frame in frames:
-            if frame.kind >= FIRST_LINK_KIND:
-                self._handle_link_frame(link, frame)
-                continue
-            exchange = self._exchanges.get(frame.stream)
+    def link_frame(self, link: Link, frame: Frame, now: float) -> None:
+        match frame.kind:
+            case frames.WELCOME:
+                self._welcome(link)
+            case frames.GOAWAY:
+                goaway = read_message(Goaway(), frame)
+                if goaway.code == Code.SHUTDOWN:
+                    self._patient_until = now + RESTART_S
+                self._report(f"the pipe daemon is shutting down: {goaway.detail}")
+                self._disconnect()
+            case frames.NOTICE if self._on_notice is not None:
+                self._on_notice(read_message(Notice(), frame))
+
+    def _welcome(self, link: Link) -> None:
+        self._reason = ""
+        self._level = 0
+        self._patient_until = 0.0
+        self._backoff.reset()
+        session = self._session = link.connection.session
+        if session is not None:
+            session.attach(link.wake)
+        self._next_number = 1
+        self._connected.set()
+
+    def _disconnect(self) -> None:
+        """Open no events from now on."""
+        self._session = None
+        self._connected.clear()
+
+    def stream_frames(self, link: Link, received: list[Frame], now: float) -> None:
+        exchanges = self._exchanges
+        for frame in received:
+            exchange = exchanges.get(frame.stream)
             if exchange is not None:
-                exchange.receive(frame)
-            elif frame.kind == _ORIGIN and self._on_event is not None:
-                self._take_origin(frame)
-            elif frame.kind == _EVENT and self._on_event is not None:
-                self._take_event(link, frame)
+                exchange.receive(frame, now)
+            elif self._on_event is not None:
+                if frame.kind == ORIGIN:
+                    self._take_origin(frame)
+                elif frame.kind == EVENT:
+                    self._take_event(link, frame, now)
 
     def link_lost(self, link: Link, reason: str) -> None:
         self._link = None
-        self._connected.clear()
+        self._disconnect()
         self._origins.clear()
         if not self._draining:
             self._report(f"the link to the pipe daemon broke: {reason}")
         for exchange in list(self._exchanges.values()):
             exchange.lose()
         self._lost.set()
-
-    def _handle_link_frame(self, link: Link, frame: Frame) -> None:
-        match frame.kind:
-            case Kind.WELCOME:
-                self._reason = ""
-                self._level = 0
-                self._patient_until = 0.0
-                self._backoff.reset()
-                session = link.connection.session
-                if session is not None:
-                    session.attach(link.wake)
-                self._next_number = 1
-                self._connected.set()
-            case Kind.GOAWAY:
-                goaway = read_message(Goaway(), frame)
-                if goaway.code == Code.SHUTDOWN:
-                    self._patient_until = link.loop.time() + RESTART_S
-                self._report(f"the pipe daemon goes: {goaway.detail}")
-                self._connected.clear()
-            case Kind.NOTICE if self._on_notice is not None:
-                self._on_notice(read_message(Notice(), frame))
 
     # Exchanges.
 
@@ -239,11 +245,11 @@ class DaemonLink:
                 self._latest_origin = (head, read_message(Origin(), frame))
             self._origins[frame.stream] = self._latest_origin[1]
 
-    def _take_event(self, link: Link, frame: Frame) -> None:
+    def _take_event(self, link: Link, frame: Frame, now: float) -> None:
         session = link.connection.session
         origin = self._origins.pop(frame.stream, None)
         if session is None or origin is None or self._on_event is None:
-            raise ProtocolError(Code.BAD_FRAME, "an event of which the daemon did not say who sent it")
+            raise ProtocolError(Code.BAD_FRAME, "an event without an ORIGIN frame before it")
         exchange = Exchange(
             session, frame.stream, Event(), loop=link.loop, origin=origin, forget=self._forget
         )
@@ -256,7 +262,7 @@ class DaemonLink:
         if self._draining:
             exchange.reset(Code.DRAINING, "the handler worker stops", Delivered.NO)
             return
-        exchange.receive_body(frame.body, end=frame.ends)
+        exchange.receive_body(frame.payload[frame.head_size :], now, end=frame.flags & END != 0)
         self._on_event(exchange)
 
     def _forget(self, number: int) -> None:

@@ -10,10 +10,25 @@ from typing import Any
 import pytest
 
 import restpipe.transport.link
-from restpipe.errors import Code, Delivered, NotConnected, StreamReset
+from restpipe.errors import Code, Delivered, NotConnected, Reset, StreamReset
 from restpipe.protocol import frames
 from restpipe.protocol.connection import Side, new_session_id
-from restpipe.protocol.frames import END, MAX_BODY, MAX_HEAD, Frame, Kind
+from restpipe.protocol.frames import (
+    CAPACITY,
+    DATA,
+    END,
+    EVENT,
+    GOAWAY,
+    MAX_BODY,
+    MAX_HEAD,
+    NOTICE,
+    ORIGIN,
+    PING,
+    REPLY,
+    RESET,
+    WINDOW,
+    Frame,
+)
 from restpipe.protocol.messages import encode_reset, read_message, read_reset
 from restpipe.protocol.schema_pb2 import (
     ROLE_HANDLER,
@@ -26,11 +41,11 @@ from restpipe.protocol.schema_pb2 import (
     Reply,
 )
 from restpipe.protocol.session import Session
-from restpipe.transport import local
+from restpipe.transport import daemon_link
+from restpipe.transport.daemon_link import DaemonLink
 from restpipe.transport.exchange import Exchange
 from restpipe.transport.link import Link
-from restpipe.transport.local import DaemonLink
-from tests.unit.transport.kit import Recorder, connection, logged, run, until
+from tests.unit.transport.kit import Recorder, connection, logged, reply_of, run, until
 
 
 class FakeDaemon:
@@ -77,22 +92,22 @@ class FakeDaemon:
         assert session is not None
         return session
 
-    async def frames(self, kind: Kind, count: int = 1) -> list[Frame]:
+    async def frames(self, kind: int, count: int = 1) -> list[Frame]:
         def come() -> list[Frame]:
             return [frame for frame in self.owner.frames if frame.kind == kind]
 
         await until(lambda: len(come()) >= count)
         return come()
 
-    def say(self, kind: Kind, head: bytes = b"") -> None:
+    def say(self, kind: int, head: bytes = b"") -> None:
         self.link.connection.send_control(frames.encode(kind, head=head))
         self.link.wake()
 
     def event(self, number: int, body: bytes = b"", *, end: bool = True, verb: str = "GET") -> None:
         origin = Origin(peer="alpha", address="10.0.0.1", port=7).SerializeToString()
         head = Event(verb=verb, target="/x").SerializeToString()
-        self.session.send(number, frames.encode(Kind.ORIGIN, number, origin))
-        self.session.send(number, frames.encode(Kind.EVENT, number, head, body, flags=END if end else 0))
+        self.session.send(number, frames.encode(ORIGIN, number, origin))
+        self.session.send(number, frames.encode(EVENT, number, head, body, flags=END if end else 0))
 
 
 @asynccontextmanager
@@ -119,13 +134,13 @@ async def worker(
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Redials at once; how long it would wait is for the tests of the backoff."""
-    real = local.Backoff
+    real = daemon_link.Backoff
 
     def backoff(least_s: float, most_s: float) -> Any:
         assert (least_s, most_s) == (0.1, 1.0)
         return real(0.001, 0.01)
 
-    monkeypatch.setattr(local, "Backoff", backoff)
+    monkeypatch.setattr(daemon_link, "Backoff", backoff)
 
 
 def handed(exchanges: list[Exchange], count: int = 1) -> Callable[[], bool]:
@@ -145,14 +160,12 @@ def test_an_event_and_its_reply(tmp_path: Path) -> None:
     async def main() -> None:
         async with worker(tmp_path) as (link, daemon):
             exchange = link.open(Event(verb="GET", target="/time"), b"body", end=True)
-            (frame,) = await daemon.frames(Kind.EVENT)
+            (frame,) = await daemon.frames(EVENT)
             assert (read_message(Event(), frame).target, frame.body, frame.ends) == ("/time", b"body", True)
             assert frame.stream % 2 == 1
             head = Reply(status=200).SerializeToString()
-            daemon.session.send(
-                frame.stream, frames.encode(Kind.REPLY, frame.stream, head, b"now", flags=END)
-            )
-            assert (await exchange.reply()).status == 200
+            daemon.session.send(frame.stream, frames.encode(REPLY, frame.stream, head, b"now", flags=END))
+            assert (await reply_of(exchange)).status == 200
             assert await exchange.read() == b"now"
             assert await exchange.read() == b""
             assert exchange.closed
@@ -182,7 +195,7 @@ def test_before_there_is_a_link_nothing_can_be_opened(tmp_path: Path) -> None:
         link = DaemonLink(str(path), ROLE_WEB)
         with pytest.raises(NotConnected):
             link.open(Event(), end=True)
-        with logged("restpipe.transport.local") as lines:
+        with logged("restpipe.transport.daemon_link") as lines:
             running = asyncio.create_task(link.run())
             await until(lambda: link._backoff.attempts > 3)
             running.cancel()
@@ -200,18 +213,21 @@ def test_it_comes_back_after_its_daemon(tmp_path: Path) -> None:
     async def main() -> None:
         async with worker(tmp_path) as (link, daemon):
             first = link.open(Event(), end=True)
-            await daemon.frames(Kind.EVENT)
+            await daemon.frames(EVENT)
             await daemon.stop()
             with pytest.raises(StreamReset) as caught:
-                await first.reply()
-            assert (caught.value.code, caught.value.delivered) == (Code.OUTCOME_UNKNOWN, Delivered.UNKNOWN)
+                await reply_of(first)
+            assert (caught.value.code, caught.value.reset.delivered) == (
+                Code.OUTCOME_UNKNOWN,
+                Delivered.UNKNOWN,
+            )
             assert not link.connected
             await daemon.start()
             await link.wait_connected()
             second = link.open(Event(), end=True)
-            (_, frame) = await daemon.frames(Kind.EVENT, 2)
-            daemon.session.send(frame.stream, frames.encode(Kind.REPLY, frame.stream, flags=END))
-            await second.reply()
+            (_, frame) = await daemon.frames(EVENT, 2)
+            daemon.session.send(frame.stream, frames.encode(REPLY, frame.stream, flags=END))
+            await reply_of(second)
 
     run(main())
 
@@ -222,9 +238,9 @@ def test_an_event_that_was_still_here_when_the_link_broke_was_not_delivered(tmp_
             exchange = link.open(Event(), end=True)
             link._link.abort()  # type: ignore[union-attr]
             with pytest.raises(StreamReset) as caught:
-                await exchange.reply()
-            assert caught.value.delivered is Delivered.NO
-            assert Kind.EVENT not in daemon.owner.kinds()
+                await reply_of(exchange)
+            assert caught.value.reset.delivered is Delivered.NO
+            assert EVENT not in daemon.owner.kinds()
 
     run(main())
 
@@ -233,9 +249,9 @@ def test_a_daemon_that_stops_in_good_order_is_no_cause_for_alarm_until_it_stays_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def main() -> None:
-        with logged("restpipe.transport.local") as lines:
+        with logged("restpipe.transport.daemon_link") as lines:
             async with worker(tmp_path) as (link, daemon):
-                daemon.say(Kind.GOAWAY, Goaway(code=Code.SHUTDOWN, detail="stops").SerializeToString())
+                daemon.say(GOAWAY, Goaway(code=Code.SHUTDOWN, detail="stops").SerializeToString())
                 await until(lambda: not link.connected)
                 await daemon.stop()
                 await until(lambda: any("cannot reach" in line for line in lines.texts))
@@ -256,13 +272,13 @@ def test_a_daemon_that_stops_in_good_order_is_no_cause_for_alarm_until_it_stays_
 
 def test_a_refusal_is_said_once_and_tried_again(tmp_path: Path) -> None:
     async def main() -> None:
-        with logged("restpipe.transport.local") as lines:
+        with logged("restpipe.transport.daemon_link") as lines:
             async with worker(tmp_path, welcoming=False) as (link, daemon):
                 await until(lambda: len(daemon.hellos) >= 3)
                 assert not link.connected
                 daemon.welcoming = True
                 await link.wait_connected()
-        assert "the pipe daemon goes: full" in lines.at_least(logging.WARNING)
+        assert "the pipe daemon is shutting down: full" in lines.at_least(logging.WARNING)
 
     run(main())
 
@@ -271,25 +287,25 @@ def test_a_daemon_that_goes_gets_no_new_events_but_finishes_the_old(tmp_path: Pa
     async def main() -> None:
         async with worker(tmp_path) as (link, daemon):
             old = link.open(Event(), end=True)
-            (frame,) = await daemon.frames(Kind.EVENT)
-            daemon.say(Kind.GOAWAY, Goaway(code=Code.SHUTDOWN, detail="stops").SerializeToString())
+            (frame,) = await daemon.frames(EVENT)
+            daemon.say(GOAWAY, Goaway(code=Code.SHUTDOWN, detail="stops").SerializeToString())
             await until(lambda: not link.connected)
             with pytest.raises(NotConnected, match="stops"):
                 link.open(Event(), end=True)
-            daemon.session.send(frame.stream, frames.encode(Kind.REPLY, frame.stream, flags=END))
-            await old.reply()
+            daemon.session.send(frame.stream, frames.encode(REPLY, frame.stream, flags=END))
+            await reply_of(old)
 
     run(main())
 
 
 def test_too_many_events_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
-        monkeypatch.setattr(local, "MAX_EXCHANGES", 2)
+        monkeypatch.setattr(daemon_link, "MAX_EXCHANGES", 2)
         async with worker(tmp_path) as (link, _):
             one, _ = link.open(Event(), end=True), link.open(Event(), end=True)
             with pytest.raises(StreamReset) as caught:
                 link.open(Event(), end=True)
-            assert (caught.value.code, caught.value.delivered) == (Code.OVERLOADED, Delivered.NO)
+            assert (caught.value.code, caught.value.reset.delivered) == (Code.OVERLOADED, Delivered.NO)
             one.reset(Code.CANCELLED)
             link.open(Event(), end=True)
 
@@ -301,7 +317,7 @@ def test_an_event_whose_head_fits_no_frame_is_refused(tmp_path: Path) -> None:
         async with worker(tmp_path) as (link, _):
             with pytest.raises(StreamReset) as caught:
                 link.open(Event(target="x" * (MAX_HEAD + 1)), end=True)
-            assert (caught.value.code, caught.value.delivered) == (Code.BAD_REQUEST, Delivered.NO)
+            assert (caught.value.code, caught.value.reset.delivered) == (Code.BAD_REQUEST, Delivered.NO)
             assert link._exchanges == {}
 
     run(main())
@@ -326,8 +342,8 @@ def test_an_event_is_handed_over_with_who_sent_it(tmp_path: Path) -> None:
                 7,
             )
             assert await exchange.read() == b"abc"
-            exchange.start_reply(Reply(code=5), b"done", end=True)
-            (frame,) = await daemon.frames(Kind.REPLY)
+            exchange.start_reply(Reply(code=5).SerializeToString(), b"done", end=True)
+            (frame,) = await daemon.frames(REPLY)
             assert (frame.stream, frame.body, frame.ends) == (2, b"done", True)
 
     run(main())
@@ -340,18 +356,18 @@ def test_large_bodies_cross_a_real_link(tmp_path: Path) -> None:
         async with worker(tmp_path, ROLE_HANDLER, on_event=exchanges.append) as (_, daemon):
             daemon.event(2)
             await until(handed(exchanges))
-            exchanges[0].start_reply(Reply(), end=False)
+            exchanges[0].start_reply(Reply().SerializeToString(), end=False)
             writer = asyncio.create_task(exchanges[0].write(body, end=True))
-            window = frames.encode_credit(Kind.WINDOW, 2, 2 * MAX_BODY)
+            window = frames.encode_credit(WINDOW, 2, 2 * MAX_BODY)
             granted = 0
             while not writer.done():
-                got = sum(len(f.body) + 16 for f in daemon.owner.frames if f.kind == Kind.DATA)
+                got = sum(len(f.body) + 16 for f in daemon.owner.frames if f.kind == DATA)
                 if got > granted:
                     daemon.session.send(2, window)
                     granted += 2 * MAX_BODY
                 await asyncio.sleep(0)
             await until(lambda: daemon.owner.frames[-1].ends)
-            assert b"".join(f.body for f in daemon.owner.frames if f.kind == Kind.DATA) == body
+            assert b"".join(f.body for f in daemon.owner.frames if f.kind == DATA) == body
 
     run(main())
 
@@ -360,9 +376,9 @@ def test_an_event_that_cannot_be_read_is_refused_alone(tmp_path: Path) -> None:
     async def main() -> None:
         exchanges: list[Exchange] = []
         async with worker(tmp_path, ROLE_HANDLER, on_event=exchanges.append) as (link, daemon):
-            daemon.session.send(2, frames.encode(Kind.ORIGIN, 2, Origin(peer="a").SerializeToString()))
-            daemon.session.send(2, frames.encode(Kind.EVENT, 2, b"\xff\xff"))
-            (frame,) = await daemon.frames(Kind.RESET)
+            daemon.session.send(2, frames.encode(ORIGIN, 2, Origin(peer="a").SerializeToString()))
+            daemon.session.send(2, frames.encode(EVENT, 2, b"\xff\xff"))
+            (frame,) = await daemon.frames(RESET)
             reset = read_reset(frame)
             assert (reset.code, reset.delivered) == (Code.BAD_MESSAGE, Delivered.NO)
             daemon.event(4)
@@ -376,7 +392,7 @@ def test_an_event_of_nobody_breaks_the_link(tmp_path: Path) -> None:
     async def main() -> None:
         exchanges: list[Exchange] = []
         async with worker(tmp_path, ROLE_HANDLER, on_event=exchanges.append) as (_, daemon):
-            daemon.session.send(2, frames.encode(Kind.EVENT, 2))
+            daemon.session.send(2, frames.encode(EVENT, 2))
             await until(lambda: daemon.owner.lost)
             assert exchanges == []
 
@@ -387,8 +403,8 @@ def test_a_web_worker_is_sent_no_events(tmp_path: Path) -> None:
     async def main() -> None:
         async with worker(tmp_path) as (link, daemon):
             daemon.event(2)
-            daemon.say(Kind.NOTICE, Notice().SerializeToString())
-            daemon.say(Kind.PING, b"")  # not a u64: the link breaks, once all before was taken in
+            daemon.say(NOTICE, Notice().SerializeToString())
+            daemon.say(PING, b"")  # not a u64: the link breaks, once all before was taken in
             await until(lambda: daemon.owner.lost)
             assert link._exchanges == {}
             assert link._origins == {}
@@ -399,12 +415,12 @@ def test_a_web_worker_is_sent_no_events(tmp_path: Path) -> None:
 def test_a_cancelled_event_tells_its_handler(tmp_path: Path) -> None:
     async def main() -> None:
         exchanges: list[Exchange] = []
-        heard: list[StreamReset] = []
+        heard: list[Reset] = []
         async with worker(tmp_path, ROLE_HANDLER, on_event=exchanges.append) as (link, daemon):
             daemon.event(2, end=False)
             await until(handed(exchanges))
-            exchanges[0].on_reset(heard.append)
-            daemon.session.send(2, encode_reset(2, StreamReset(Code.CANCELLED, "hung up")))
+            exchanges[0].on_reset = heard.append
+            daemon.session.send(2, encode_reset(2, Reset(Code.CANCELLED, "hung up")))
             await until(lambda: heard)
             assert heard[0].code is Code.CANCELLED
             assert link._exchanges == {}
@@ -415,17 +431,17 @@ def test_a_cancelled_event_tells_its_handler(tmp_path: Path) -> None:
 def test_handlers_hear_of_a_lost_link(tmp_path: Path) -> None:
     async def main() -> None:
         exchanges: list[Exchange] = []
-        heard: list[StreamReset] = []
+        heard: list[Reset] = []
         async with worker(tmp_path, ROLE_HANDLER, on_event=exchanges.append) as (_, daemon):
             for number in (2, 4):
                 daemon.event(number)
             await until(handed(exchanges, 2))
             for exchange in exchanges:
-                exchange.on_reset(heard.append)
+                exchange.on_reset = heard.append
             daemon.link.abort()
             await until(lambda: len(heard) == 2)
             with pytest.raises(StreamReset):
-                exchanges[0].start_reply(Reply(), end=True)
+                exchanges[0].start_reply(Reply().SerializeToString(), end=True)
 
     run(main())
 
@@ -436,7 +452,7 @@ def test_notices_are_handed_over_in_order(tmp_path: Path) -> None:
         async with worker(tmp_path, ROLE_HANDLER, on_notice=notices.append) as (_, daemon):
             for name in ("a", "b", "c"):
                 notice = Notice(kind=Notice.CONNECTION_ADDED, peer=name)
-                daemon.say(Kind.NOTICE, notice.SerializeToString())
+                daemon.say(NOTICE, notice.SerializeToString())
             await until(lambda: len(notices) == 3)
             assert [notice.peer for notice in notices] == ["a", "b", "c"]
 
@@ -447,7 +463,7 @@ def test_capacity_is_told_now_and_to_the_next_daemon(tmp_path: Path) -> None:
     async def main() -> None:
         async with worker(tmp_path, ROLE_HANDLER, capacity=1) as (link, daemon):
             link.set_capacity(9)
-            (frame,) = await daemon.frames(Kind.CAPACITY)
+            (frame,) = await daemon.frames(CAPACITY)
             assert frames.decode_credit(frame) == 9
             daemon.link.abort()
             await until(lambda: len(daemon.hellos) == 2)
@@ -466,16 +482,16 @@ def test_draining_finishes_what_is_under_way_and_refuses_the_rest(tmp_path: Path
             daemon.event(2)
             await until(handed(exchanges))
             draining = asyncio.create_task(link.drain(PATIENT))
-            await daemon.frames(Kind.GOAWAY)
+            await daemon.frames(GOAWAY)
             daemon.event(4)
-            (frame,) = await daemon.frames(Kind.RESET)
+            (frame,) = await daemon.frames(RESET)
             reset = read_reset(frame)
             assert (frame.stream, reset.code, reset.delivered) == (4, Code.DRAINING, Delivered.NO)
             assert not draining.done()
             assert not link.connected
-            exchanges[0].start_reply(Reply(), b"last", end=True)
+            exchanges[0].start_reply(Reply().SerializeToString(), b"last", end=True)
             await draining
-            (frame,) = await daemon.frames(Kind.REPLY)
+            (frame,) = await daemon.frames(REPLY)
             assert frame.body == b"last"
             await until(lambda: daemon.owner.lost)
             assert len(exchanges) == 1
@@ -497,7 +513,7 @@ def test_draining_hears_out_what_crossed_it_on_the_way(tmp_path: Path) -> None:
                 await asyncio.sleep(0)
             daemon.event(2)
             daemon.link.transport.resume_reading()
-            (frame,) = await daemon.frames(Kind.RESET)
+            (frame,) = await daemon.frames(RESET)
             assert read_reset(frame).delivered == Delivered.NO
             await draining
             assert not exchanges
@@ -512,12 +528,12 @@ def test_draining_writes_a_reply_to_its_end_even_if_the_daemon_reads_slowly(tmp_
             daemon.event(2)
             await until(handed(exchanges))
             for _ in range(14):
-                daemon.session.send(2, frames.encode_credit(Kind.WINDOW, 2, MAX_BODY))
+                daemon.session.send(2, frames.encode_credit(WINDOW, 2, MAX_BODY))
             await asyncio.sleep(0)
-            await until(lambda: exchanges[0]._send_credit.available >= 15 * MAX_BODY)
+            await until(lambda: exchanges[0]._credit >= 15 * MAX_BODY)
             assert daemon.link.transport is not None
             daemon.link.transport.pause_reading()
-            exchanges[0].start_reply(Reply(), end=False)
+            exchanges[0].start_reply(Reply().SerializeToString(), end=False)
             await exchanges[0].write(bytes(14 * MAX_BODY), end=True)
             draining = asyncio.create_task(link.drain(PATIENT))
             for _ in range(50):
@@ -526,7 +542,7 @@ def test_draining_writes_a_reply_to_its_end_even_if_the_daemon_reads_slowly(tmp_
             daemon.link.transport.resume_reading()
             await draining
             await until(lambda: daemon.owner.lost)
-            body = b"".join(frame.body for frame in daemon.owner.frames if frame.kind == Kind.DATA)
+            body = b"".join(frame.body for frame in daemon.owner.frames if frame.kind == DATA)
             assert len(body) == 14 * MAX_BODY
 
     run(main())
@@ -547,13 +563,13 @@ def test_draining_hears_that_the_last_reply_has_been_read(
             await until(lambda: link._idle._waiters)  # type: ignore[attr-defined]
             assert daemon.link.transport is not None
             daemon.link.transport.pause_reading()
-            exchanges[0].start_reply(Reply(), b"last", end=True)
+            exchanges[0].start_reply(Reply().SerializeToString(), b"last", end=True)
             for _ in range(50):
                 await asyncio.sleep(0)
-            daemon.say(Kind.NOTICE, Notice().SerializeToString())
+            daemon.say(NOTICE, Notice().SerializeToString())
             await asyncio.sleep(0)
             daemon.link.transport.resume_reading()
-            (frame,) = await daemon.frames(Kind.REPLY)
+            (frame,) = await daemon.frames(REPLY)
             assert frame.body == b"last"
             await draining
 
@@ -563,13 +579,13 @@ def test_draining_hears_that_the_last_reply_has_been_read(
 def test_draining_is_bounded(tmp_path: Path) -> None:
     async def main() -> None:
         exchanges: list[Exchange] = []
-        with logged("restpipe.transport.local") as lines:
+        with logged("restpipe.transport.daemon_link") as lines:
             async with worker(tmp_path, ROLE_HANDLER, on_event=exchanges.append) as (link, daemon):
                 daemon.event(2)
                 await until(handed(exchanges))
                 await link.drain(0.01)
                 await until(lambda: daemon.owner.lost)
-        assert "1 events were still under way after 0.01 s" in lines.texts
+        assert "1 events were still in flight after 0.01 s" in lines.texts
 
     run(main())
 
