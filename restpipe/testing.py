@@ -12,25 +12,31 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+import time
+import weakref
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from restpipe.errors import PROBLEMS, Code, Delivered, StreamReset
+from restpipe.errors import Code, Delivered, Reset
 from restpipe.handler.api import EventHandler
 from restpipe.handler.context import Headers
 from restpipe.handler.dispatch import Dispatcher
 from restpipe.handler.hooks import call_hook
 from restpipe.handler.registry import Registry
 from restpipe.host.stats import Stats
-from restpipe.protocol.frames import MAX_BODY
-from restpipe.protocol.schema_pb2 import Event, Origin, Reply
+from restpipe.protocol.frames import MAX_BODY, FrameDecoder
+from restpipe.protocol.schema_pb2 import Event, Origin
+from restpipe.protocol.session import Session
+from restpipe.protocol.stream import Stream
+from restpipe.transport.exchange import Exchange
+from restpipe.web import responses
 
 
 class Result:
     """What a caller would have got."""
 
     def __init__(
-        self, status: int, code: int | None, headers: Headers, data: bytes, failure: StreamReset | None
+        self, status: int, code: int | None, headers: Headers, data: bytes, failure: Reset | None
     ) -> None:
         self.status = status
         """HTTP status."""
@@ -166,11 +172,11 @@ class PipeTester:
             max_body_bytes=self._max_body_bytes,
             stats=Stats.off(),
         )
-        await call_hook(self.handler.start_hook, (), dispatcher.run_in_thread)
+        await call_hook(self.handler.start_hook, (), dispatcher.pool.run)
         return dispatcher
 
     async def _stop(self, dispatcher: Dispatcher) -> None:
-        await call_hook(self.handler.stop_hook, (), dispatcher.run_in_thread)
+        await call_hook(self.handler.stop_hook, (), dispatcher.pool.run)
         await dispatcher.close()
 
     async def _exchange(self, event: Event, body: bytes, cancel_after_s: float | None) -> Result:
@@ -183,76 +189,104 @@ class PipeTester:
         return exchange.result()
 
 
-class MemoryExchange:
-    """An event and its reply, kept in memory: stands in for restpipe.transport.exchange.Exchange."""
+_NUMBER = 2
+"""Of the only stream in the sessions of a `MemoryExchange`."""
 
-    def __init__(self, event: Event, origin: Origin, body: bytes) -> None:
-        self.event = event
-        self.origin: Origin | None = origin
-        self.closed = False
-        self._pieces = [body[at : at + MAX_BODY] for at in range(0, len(body), MAX_BODY)]
-        self._reply: Reply | None = None
-        self.data = bytearray()
-        self.failure: StreamReset | None = None
-        self._on_reset: Callable[[StreamReset], None] | None = None
 
-    async def read(self) -> bytes:
-        if self.failure is not None:
-            raise self.failure
-        return self._pieces.pop(0) if self._pieces else b""
+class MemoryExchange(Exchange):
+    """An event and its reply without a link: each frame is at the other end, which is here too, at once.
 
-    async def write(self, data: bytes, *, end: bool = False) -> None:
-        await asyncio.sleep(0)
-        if self.failure is not None:
-            raise self.failure
-        self.data += data
-        if end:
-            self.closed = True
+    To be made in a running loop. With `paused` the caller does nothing after it has sent the event, with at
+    most 64 KiB of its body, until `resume`.
+    """
 
-    def start_reply(self, reply: Reply, body: bytes = b"", *, end: bool) -> None:
-        if self.failure is not None:
-            raise self.failure
-        self._reply = reply
-        self.data += body
-        if end:
-            self.closed = True
+    __slots__ = ("__weakref__", "caller")
 
-    def reset(self, code: Code, detail: str = "", delivered: Delivered = Delivered.UNKNOWN) -> None:
-        if not self.closed:
-            self.failure = StreamReset(code, detail, delivered)
-            self.closed = True
+    def __init__(self, event: Event, origin: Origin, body: bytes, *, paused: bool = False) -> None:
+        session, others = Session(b"", 0), Session(b"", 0)
+        super().__init__(
+            session,
+            _NUMBER,
+            event,
+            loop=asyncio.get_running_loop(),
+            origin=origin,
+            forget=lambda _: None,
+        )
+        self.caller = caller = _Caller(others, event, body[MAX_BODY:], paused=paused)
+        first = body[:MAX_BODY]
+        caller.sent_with_opening(len(first))
+        self.receive_body(first, time.monotonic(), end=len(body) <= MAX_BODY)
+        # What one of them keeps alive of the other must not lead back.
+        answering = weakref.ref(self)
+        session.attach(lambda: _carry(session, caller))
+        others.attach(lambda: _carry(others, answering()))
+        caller.go_on()
 
-    def on_reset(self, callback: Callable[[StreamReset], None]) -> None:
-        self._on_reset = callback
+    @property
+    def data(self) -> bytes:
+        """What the caller has read of the reply's body."""
+        return bytes(self.caller.data)
+
+    def resume(self) -> None:
+        """Have a caller that pauses send the rest of its body and read the reply."""
+        self.caller.paused = False
+        self.caller.go_on()
 
     def hang_up(self) -> None:
         """The caller leaves."""
-        if not self.closed:
-            self.reset(Code.CANCELLED, "the caller hung up")
-            if self._on_reset is not None and self.failure is not None:
-                self._on_reset(self.failure)
+        self.caller.reset(Code.CANCELLED, "the caller hung up")
 
     def result(self) -> Result:
-        """What came back."""
-        if self._reply is None:
-            return self._problem()
-        reply = self._reply
-        headers = [(header.name, header.value) for header in reply.headers]
-        if reply.content_type:
-            headers.append(("content-type", reply.content_type))
-        if reply.HasField("body_length"):
-            headers.append(("content-length", str(reply.body_length)))
-        headers.append(("x-event-return-code", str(reply.code)))
-        return Result(reply.status, reply.code, Headers(headers), bytes(self.data), self.failure)
+        """Return what came back, as the web worker would tell it."""
+        caller = self.caller
+        reply, failure = caller.reply, caller.failure
+        if reply is not None:
+            try:
+                head = responses.of_reply(reply)
+            except responses.BadReply as fault:
+                failure = Reset(Code.BAD_MESSAGE, str(fault), Delivered.YES)
+            else:
+                return Result(head.status, reply.code, Headers(head.headers), self.data, failure)
+        failure = failure or Reset(Code.UNSPECIFIED)
+        document = responses.of_failure(failure, self.event.id)
+        return Result(document.status, None, Headers(document.headers), document.body, failure)
 
-    def _problem(self) -> Result:
-        failure = self.failure or StreamReset(Code.UNSPECIFIED)
-        problem = PROBLEMS.get(failure.code)
-        status = problem.status if problem else 499
-        document = {"status": status, "title": problem.title if problem else failure.code.name}
-        document |= {"detail": failure.detail, "delivered": failure.delivered.name.lower()}
-        headers = Headers([("content-type", "application/problem+json")])
-        return Result(status, None, headers, json.dumps(document).encode(), failure)
+
+class _Caller(Stream):
+    """The other end of a `MemoryExchange`: sends its body as credit allows, and reads what comes."""
+
+    __slots__ = ("_rest", "data", "paused")
+
+    def __init__(self, session: Session, event: Event, rest: bytes, *, paused: bool) -> None:
+        super().__init__(session, _NUMBER, event)
+        self.data = bytearray()
+        self.paused = paused
+        self._rest = rest
+
+    def go_on(self) -> None:
+        if self.paused:
+            return
+        while self._rest and self.room > 0 and not self.closed:
+            piece, self._rest = self._rest[: self.room], self._rest[self.room :]
+            self.send_data(piece, end=not self._rest)
+        self.data += self.take_all(time.monotonic())
+
+    def _readable(self) -> None:
+        self.go_on()
+
+    def _writable(self) -> None:
+        self.go_on()
+
+    def _over(self) -> None:
+        self.go_on()
+
+
+def _carry(session: Session, other: Stream | None) -> None:
+    """Bring what a session has to send to the other end."""
+    for encoded in session.take(MAX_BODY):
+        for frame in FrameDecoder().feed(encoded):
+            if other is not None:
+                other.receive(frame, time.monotonic())
 
 
 def _encode(data: bytes | str, document: Any, content_type: str) -> tuple[bytes, str]:

@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from restpipe.errors import RestPipeError
-
-RETURN_CODE = "X-Event-Return-Code"
-PROBLEM = "application/problem+json"
+from restpipe.http import PROBLEM_TYPE, RETURN_CODE
 
 
 class Response(Protocol):
@@ -87,7 +85,7 @@ def raise_for_exception(response: Response) -> None:
 
 def _problem(response: Response) -> Mapping[str, Any]:
     content_type = response.headers.get("Content-Type", "")
-    return _document(response) if content_type.partition(";")[0].strip().lower() == PROBLEM else {}
+    return _document(response) if content_type.partition(";")[0].strip().lower() == PROBLEM_TYPE else {}
 
 
 def _failure(code: int, document: Mapping[str, Any]) -> PipeFailError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 _log = logging.getLogger("restpipe.handler.event")
@@ -47,7 +47,7 @@ class Deadline:
 
     @classmethod
     def after(cls, span_s: float | None) -> Deadline:
-        """So many seconds from now; None: never."""
+        """Make the deadline so many seconds from now; None: never."""
         return cls(float("inf") if span_s is None else time.monotonic() + span_s)
 
     @property
@@ -63,8 +63,26 @@ class Deadline:
         return f"<Deadline in {self.remaining_s:.3f} s>"
 
 
+class EventDeadline(Deadline):
+    """A deadline as the queue of deadlines keeps it, maybe for long after its event has ended."""
+
+    __slots__ = ("late", "waits")
+
+    def __init__(self, at: float) -> None:
+        self.at = at
+        self.waits = True
+        """The reply has not begun."""
+        self.late: Callable[[], None] | None = None
+        """Gives the event up; None once it has ended."""
+
+    def reach(self) -> None:
+        """The moment has come, and the reply has not begun."""
+        if self.late is not None:
+            self.late()
+
+
 class EventLogger(logging.LoggerAdapter[logging.Logger]):
-    """Says in each line who sent the event and which it is."""
+    """Names the event and its sender in each line."""
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
         extra = self.extra or {}
@@ -117,7 +135,7 @@ class Context:
         self.query: Mapping[str, str | list[str]] = query or {}
         """Query parameters by name; a list where one was repeated."""
         self.traceparent = traceparent
-        """W3C trace context, for whoever continues the trace."""
+        """W3C trace context, for code that continues the trace."""
         self.tracestate = tracestate
         self._header_pairs = headers
         self._headers: Headers | None = None
@@ -139,9 +157,9 @@ class Context:
 
     @property
     def cancelled(self) -> bool:
-        """Nobody waits for the answer any more. `async def` methods are cancelled, plain ones should look."""
+        """The event was given up: `async def` methods are cancelled, plain ones should look here."""
         return self._cancelled
 
     def cancel(self) -> None:
-        """For the dispatcher: sets `cancelled`."""
+        """Set `cancelled`. For the dispatcher."""
         self._cancelled = True

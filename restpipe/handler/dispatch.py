@@ -3,25 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import time
+from collections import OrderedDict
 from collections.abc import Callable
 
 from restpipe.errors import Code, Delivered
 from restpipe.handler.capacity import Capacity
-from restpipe.handler.handling import Handling, Workplace
-from restpipe.handler.incoming import Bodies, IncomingEvent
+from restpipe.handler.context import EventDeadline
+from restpipe.handler.handling import Handling, answer_without_method, give_up
+from restpipe.handler.incoming import Bodies, peer_of
 from restpipe.handler.registry import Registry
+from restpipe.handler.sending import send_short
+from restpipe.handler.shares import Shares
+from restpipe.handler.streaming import Pieces
+from restpipe.handler.target import parse_target
 from restpipe.handler.threads import ThreadPool
-from restpipe.host.stats import RECEIVE, Stats
+from restpipe.host.stats import RECEIVE, RECEIVE_HANDLE_TIME, Stats
+from restpipe.transport.exchange import Exchange
+from restpipe.transport.timer import DeadlineQueue
 
 OVERLOAD_FACTOR = 4
-"""Events under way, in capacities, past which they are refused: the daemon does not heed what it is told."""
+"""Unanswered events, in capacities, past which more are refused: the daemon does not heed what it is told."""
+REPLIES_FACTOR = 2
+"""Long replies that are being sent, in capacities: they hold memory, though no place."""
 
 _log = logging.getLogger(__name__)
 
 
 class Dispatcher:
-    """Answers events with the methods of one handler. Belongs to the loop's thread."""
+    """Answers events with the methods of one handler. Belongs to the loop's thread.
+
+    A place (a thread, or one of `concurrency` for async methods) is held by work: an event has it from the
+    call of its method until its reply begins. A long reply that waits for its reader is one of `replies`.
+    """
 
     def __init__(
         self,
@@ -33,8 +49,17 @@ class Dispatcher:
         stats: Stats,
         on_capacity: Callable[[int], None] | None = None,
     ) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._stats = stats
+        self.loop = asyncio.get_running_loop()
+        self.stats = stats
+        self.pool = ThreadPool(threads, self.loop, self._stuck_changed)
+        self.bodies = Bodies(max_body_bytes)
+        self.deadlines = DeadlineQueue(self.loop, EventDeadline.reach)
+        self.replies = Shares(REPLIES_FACTOR * (threads + concurrency))
+        """Long replies that are being sent, by peer."""
+        self.handlings: set[Handling] = set()
+        """Events in flight."""
+        self.handled = 0
+        self._registry = registry
         self._on_capacity = on_capacity
         self._capacity = Capacity(
             threads,
@@ -42,12 +67,15 @@ class Dispatcher:
             plain=any(not method.is_async for method in registry),
             async_=any(method.is_async for method in registry),
         )
-        slots = _AsyncSlots(concurrency, self._async_changed)
-        self._pool = ThreadPool(threads, self._loop, self._stuck_changed)
-        self._place = Workplace(self._loop, registry, self._pool, slots, stats, Bodies(max_body_bytes))
+        self._mixed = self._capacity.mixed
         self._most = OVERLOAD_FACTOR * (threads + concurrency)
-        self._under_way: set[asyncio.Task[None]] = set()
-        self.handled = 0
+        self._concurrency = concurrency
+        self._running = 0
+        """Async methods that hold a place."""
+        self._queue: OrderedDict[Handling, None] = OrderedDict()
+        """Events that wait for one."""
+        self._idle: asyncio.Event | None = None
+        self._closing: set[asyncio.Task[None]] = set()
 
     @property
     def capacity(self) -> int:
@@ -55,70 +83,110 @@ class Dispatcher:
         return self._capacity.told
 
     @property
-    def under_way(self) -> int:
-        return len(self._under_way)
+    def in_flight(self) -> int:
+        """Events that are not answered, or whose replies are still being sent."""
+        return len(self.handlings)
 
-    def take(self, exchange: IncomingEvent) -> None:
-        """An event came in."""
-        self._stats.tick(RECEIVE)
-        if len(self._under_way) >= self._most:
-            exchange.reset(Code.OVERLOADED, "the handler worker has too many events", Delivered.NO)
-            return
-        task = self._loop.create_task(Handling(self._place, exchange).run())
-        self._under_way.add(task)
-        task.add_done_callback(self._ended)
-
-    async def run_in_thread(self, function: Callable[[], object]) -> object:
-        """For plain hooks: they must not hold up the loop either."""
-        return await self._pool.run(function)
+    def take(self, exchange: Exchange) -> None:
+        """Answer an event that came in, or begin to."""
+        self.stats.tick(RECEIVE)
+        began = time.monotonic()
+        try:
+            replies = self.replies
+            if (replies.taken or len(self.handlings) >= self._most) and self._refuses(exchange):
+                return
+            event = exchange.event
+            target = parse_target(event.target)
+            method = self._registry.find(event.verb, target.noun)
+            if method is not None:
+                method.check(target.arguments, target.query)
+                Handling(self, exchange, method, target, began).begin()
+                return
+            send_short(exchange, answer_without_method(exchange, target, self._registry))
+        except Exception as error:
+            give_up(exchange, error)
+        self.handled += 1
+        self.stats.timing(RECEIVE_HANDLE_TIME, time.monotonic() - began)
 
     async def wait_idle(self) -> None:
-        """Until nothing is under way."""
-        while self._under_way:
-            await asyncio.wait(self._under_way)
+        """Return once nothing is in flight."""
+        while self.handlings:
+            self._idle = self._idle or asyncio.Event()
+            self._idle.clear()
+            await self._idle.wait()
 
     async def close(self) -> None:
-        """Gives up what is still under way, and lets the threads go."""
-        tasks = list(self._under_way)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=1.0)
-        self._pool.close()
+        """Give up what is in flight, and let the threads go."""
+        for handling in list(self.handlings):
+            handling.stop()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await self.wait_idle()
+                await asyncio.gather(*self._closing)
+        self.deadlines.close()
+        self.pool.close()
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _refuses(self, exchange: Exchange) -> bool:
+        replies = self.replies
+        if len(self.handlings) - replies.taken >= self._most:
+            exchange.reset(Code.OVERLOADED, "the handler worker has too many events", Delivered.NO)
+            return True
+        if replies.taken and not replies.has_room(peer_of(exchange)):
+            detail = f"{replies.taken} replies wait for their readers"
+            exchange.reset(Code.OVERLOADED, detail, Delivered.NO)
+            return True
+        return False
+
+    # For the events in flight.
+
+    def enter(self, handling: Handling) -> None:
+        """Have an event handled in the loop as soon as there is a place for its async method."""
+        if self._running >= self._concurrency:
+            self._queue[handling] = None
+            return
+        self._running += 1
+        if self._mixed and (capacity := self._capacity.async_changed(self._running)) is not None:
+            self._tell(capacity)
+        handling.spawn(holds_place=True)
+
+    def leave(self) -> None:
+        """A place is free again: it is for the event that has waited longest."""
+        if self._queue:
+            handling, _ = self._queue.popitem(last=False)
+            handling.spawn(holds_place=True)
+            return
+        self._running -= 1
+        if self._mixed and (capacity := self._capacity.async_changed(self._running)) is not None:
+            self._tell(capacity)
+
+    def withdraw(self, handling: Handling) -> None:
+        """An event waits for a place no more."""
+        del self._queue[handling]
+
+    def ended(self, handling: Handling) -> None:
+        """An event is not in flight any more."""
         self.handled += 1
-        self._under_way.discard(task)
+        self.handlings.discard(handling)
+        if self._idle is not None and not self.handlings:
+            self._idle.set()
 
-    def _async_changed(self, under_way: int) -> None:
-        self._tell(self._capacity.async_changed(under_way))
+    def close_stream(self, source: Pieces) -> None:
+        """Close a stream that nothing will be sent of."""
+        task = self.loop.create_task(source.aclose())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    # What the daemon is told.
 
     def _stuck_changed(self, stuck: int) -> None:
         if stuck:
-            _log.warning("%d threads are held by events that nobody waits for any more", stuck)
+            _log.warning("%d threads are held by events that were given up", stuck)
         else:
-            _log.info("no thread is held any more by an event that nobody waits for")
-        self._tell(self._capacity.stuck_changed(stuck))
+            _log.info("no thread is held any more by an event that was given up")
+        capacity = self._capacity.stuck_changed(stuck)
+        if capacity is not None:
+            self._tell(capacity)
 
-    def _tell(self, capacity: int | None) -> None:
-        if capacity is not None and self._on_capacity is not None:
+    def _tell(self, capacity: int) -> None:
+        if self._on_capacity is not None:
             self._on_capacity(capacity)
-
-
-class _AsyncSlots:
-    """Bounds async methods, and says how many are under way."""
-
-    def __init__(self, count: int, on_change: Callable[[int], None]) -> None:
-        self._free = asyncio.Semaphore(count)
-        self._on_change = on_change
-        self._taken = 0
-
-    async def __aenter__(self) -> None:
-        await self._free.acquire()
-        self._taken += 1
-        self._on_change(self._taken)
-
-    async def __aexit__(self, *_: object) -> None:
-        self._free.release()
-        self._taken -= 1
-        self._on_change(self._taken)

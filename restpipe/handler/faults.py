@@ -6,7 +6,7 @@ import asyncio
 
 
 def ends_task(exc: BaseException) -> bool:
-    """Whether the running task is to end by it. All else is for whoever waits for what the user's code does.
+    """Tell whether the running task is to end by `exc`. Anything else is the result of the user's code.
 
     A worker is stopped by signals to its loop: SystemExit and KeyboardInterrupt come from the user's code
     alone. So may a cancellation, of something that it awaited: only the task knows whether it was meant.

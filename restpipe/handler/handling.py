@@ -1,50 +1,424 @@
-"""One event on its way: from its target to its method, and from what that returns to the reply."""
+"""One event, from its method to the end of its reply."""
 
 from __future__ import annotations
 
 import asyncio
-import functools
+import contextvars
 import inspect
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager
-from typing import Any, NamedTuple
+import types
+from collections.abc import Awaitable, Iterator
+from typing import TYPE_CHECKING, Any, Final
 
-from restpipe.errors import Code, Delivered, StreamReset
+from restpipe.errors import Code, Delivered, Reset, StreamReset
 from restpipe.handler import results
 from restpipe.handler.api import EventError
-from restpipe.handler.context import Context, Deadline
+from restpipe.handler.context import Context, EventDeadline
 from restpipe.handler.faults import ends_task
-from restpipe.handler.incoming import Bodies, IncomingEvent, PostData, receive_body
+from restpipe.handler.incoming import peer_of, receive_body
+from restpipe.handler.post_data import NONE, decode_body, mime_type
 from restpipe.handler.registry import Method, Registry, method_name
-from restpipe.handler.results import Answer
-from restpipe.handler.sending import send_answer
-from restpipe.handler.target import Target, parse_target
-from restpipe.handler.threads import ThreadPool
-from restpipe.host.stats import RECEIVE_HANDLE_TIME, Stats
+from restpipe.handler.results import Answer, Stream
+from restpipe.handler.sending import send_long, send_short
+from restpipe.handler.streaming import AsyncBodyReader, BodyReader, pieces
+from restpipe.handler.target import Target
+from restpipe.host.stats import RECEIVE_HANDLE_TIME
 from restpipe.protocol.schema_pb2 import Event
+from restpipe.transport.exchange import Exchange
+
+if TYPE_CHECKING:
+    from restpipe.handler.dispatch import Dispatcher
 
 LARGE_BODY = 256 * 1024
 """Bodies from this size on are decoded in a thread: JSON of that size would hold up the loop."""
 
+_RECEIVING: Final = 0
+"""A task waits for the rest of the body."""
+_QUEUED: Final = 1
+"""Waits for a place among the async methods that run."""
+_THREADED: Final = 2
+"""A job of the thread pool."""
+_SPAWNED: Final = 3
+"""Has a task that has not begun."""
+_RUNNING: Final = 4
+"""A task runs its method, or sends its reply."""
+_ENDED: Final = 5
+
+_TOO_LATE = {
+    _RECEIVING: "the body was not complete before the deadline",
+    _QUEUED: "no place was free before the deadline",
+    _THREADED: "no thread was free before the deadline",
+    _SPAWNED: "its turn did not come before the deadline",
+}
+"""Why a method was not called, by the stage that its event was in."""
+
 _log = logging.getLogger(__name__)
 
 
-class Workplace(NamedTuple):
-    """What all events of a worker share."""
+class Handling:
+    """Answers one event. Belongs to the loop's thread, except for `work`.
 
-    loop: asyncio.AbstractEventLoop
-    registry: Registry
-    pool: ThreadPool
-    async_slots: AbstractAsyncContextManager[None]
-    """Entered for as long as an async method is under way."""
-    stats: Stats
-    bodies: Bodies
+    The short way needs no task: an event that came whole and asks for a plain method is a job of the thread
+    pool (`work` in a thread, then `done` in the loop). Tasks are for what has to wait in the loop: `receive`
+    for the rest of a body, `run` for an async method and for a reply that is long or a stream.
+    """
+
+    __slots__ = (
+        "_answer",
+        "_awaitable",
+        "_began",
+        "_body",
+        "_called_at",
+        "_context",
+        "_dispatcher",
+        "_due",
+        "_exchange",
+        "_held",
+        "_holds_place",
+        "_method",
+        "_refusal",
+        "_replying",
+        "_stage",
+        "_target",
+        "_task",
+        "_variables",
+        "abandoned",
+        "running",
+    )
+
+    def __init__(
+        self, dispatcher: Dispatcher, exchange: Exchange, method: Method, target: Target, began: float
+    ) -> None:
+        event = exchange.event
+        origin = exchange.origin
+        timeout_ms = event.timeout_ms
+        self.running = False
+        self.abandoned = False
+        self._dispatcher = dispatcher
+        self._exchange = exchange
+        self._method = method
+        self._target = target
+        self._began = began
+        self._due = due = EventDeadline(began + timeout_ms / 1000 if timeout_ms else float("inf"))
+        self._context = Context(
+            verb=event.verb,
+            target=event.target,
+            event_id=event.id.hex(),
+            peer=origin.peer if origin else "",
+            participant_address=(origin.address, origin.port) if origin else ("", 0),
+            deadline=due,
+            headers=_EventHeaders(event),
+            query=target.query,
+            traceparent=event.traceparent,
+            tracestate=event.tracestate,
+        )
+        self._stage = _RECEIVING
+        self._task: asyncio.Task[None] | None = None
+        self._body: bytes | AsyncBodyReader | BodyReader = b""
+        self._held = 0
+        """Bytes that count as held in `Bodies`."""
+        self._holds_place = False
+        """Counts among the async methods that run."""
+        self._replying = False
+        """Counts among the replies that are being sent."""
+        self._called_at = 0.0
+        self._answer: Answer | None = None
+        self._awaitable: Awaitable[Any] | None = None
+        """What a plain method returned that is not a result yet."""
+        self._refusal: Reset | None = None
+        """Why a thread did not call the method."""
+        self._variables: contextvars.Context | None = None
+        """Those of a plain method, as it left them."""
+
+    def begin(self) -> None:
+        """Do what comes first. Raises `StreamReset` if the body cannot be taken: nothing has begun then."""
+        exchange, method, dispatcher = self._exchange, self._method, self._dispatcher
+        receiving = False
+        if method.streamed:
+            self._body = (
+                AsyncBodyReader(exchange) if method.is_async else BodyReader(exchange, dispatcher.loop)
+            )
+        elif exchange.whole:
+            body = exchange.take()
+            if body:
+                dispatcher.bodies.check(len(body))
+                dispatcher.bodies.hold(len(body))
+                self._body = body
+                self._held = len(body)
+        else:
+            dispatcher.bodies.check(exchange.event.body_length)
+            receiving = True
+        dispatcher.handlings.add(self)
+        exchange.on_reset = self._hang_up
+        due = self._due
+        due.late = self.reach_deadline
+        if exchange.event.timeout_ms:
+            dispatcher.deadlines.add(due.at, due)
+        if receiving:
+            self._task = dispatcher.loop.create_task(self.receive())
+        else:
+            self._call()
+
+    async def receive(self) -> None:
+        """Wait for the rest of the body, then have the method called."""
+        exchange = self._exchange
+        try:
+            self._body = body = await receive_body(exchange, self._dispatcher.bodies)
+        except asyncio.CancelledError:
+            exchange.reset(Code.OUTCOME_UNKNOWN, "the handler worker stops", Delivered.NO)
+            self._end()
+            raise
+        except Exception as error:
+            give_up(exchange, error)
+            self._end()
+            return
+        self._held = len(body)
+        if exchange.closed:
+            self._end()
+        else:
+            self._call()
+
+    def _call(self) -> None:
+        """Have the method called, as soon as there is a place."""
+        dispatcher, method = self._dispatcher, self._method
+        if _log.isEnabledFor(logging.DEBUG):
+            _log.debug("%s from %s: %s", self._context.event_id, self._context.peer, method.name)
+        dispatcher.stats.tick(method.tick)
+        self._called_at = time.monotonic()
+        if method.is_async:
+            self._stage = _QUEUED
+            dispatcher.enter(self)
+        else:
+            self._stage = _THREADED
+            dispatcher.pool.submit(self)
+
+    def _post_data(self) -> tuple[str, Any]:
+        """What the method gets. Raises `StreamReset` (BAD_REQUEST) if the body is not what its type says."""
+        event = self._exchange.event
+        if isinstance(self._body, bytes):
+            return decode_body(event.content_type, self._body)
+        none = event.HasField("body_length") and not event.body_length
+        return "" if none else mime_type(event.content_type), self._body
+
+    # A plain method: a job of the thread pool.
+
+    def work(self) -> None:
+        """In a thread: decode the body, call the method, encode what it returns."""
+        if time.monotonic() >= self._due.at:
+            self._refusal = Reset(Code.DEADLINE, _TOO_LATE[_THREADED], Delivered.NO)
+            return
+        try:
+            given = self._post_data() if self._body else NONE
+            self._body = b""
+        except StreamReset as refused:
+            self._refusal = refused.reset
+            return
+        target = self._target
+        self._variables = variables = contextvars.copy_context()
+        try:
+            result = variables.run(self._method.call, self._context, given, *target.arguments, **target.query)
+            # A plain function around an async one, say. Asking takes long, and most results are documents.
+            if type(result) not in results.DOCUMENTS and inspect.isawaitable(result):
+                self._awaitable = result
+            else:
+                self._answer = results.answer_of(result)
+        except BaseException as exc:
+            self._answer = self._answer_of_exception(exc)
+
+    def done(self) -> None:
+        """In the loop: send what the thread has made."""
+        if self._stage == _ENDED:
+            self._drop_result()
+            return
+        exchange = self._exchange
+        try:
+            if self._awaitable is not None:
+                self._stage = _QUEUED
+                self._dispatcher.enter(self)
+                return
+            if self._answer is not None:
+                if not send_short(exchange, self._answer):
+                    self.spawn()
+                    return
+            elif self._refusal is not None:
+                exchange.reset(self._refusal.code, self._refusal.detail, self._refusal.delivered)
+            else:
+                exchange.reset(Code.REPLY_BROKEN, "the handler worker failed")
+        except Exception as error:
+            give_up(exchange, error)
+        self._end()
+
+    def _drop_result(self) -> None:
+        """Close what a thread has made of an event that was given up meanwhile."""
+        if self._answer is not None and isinstance(self._answer[1], Stream):
+            self._dispatcher.close_stream(pieces(self._answer[1].source, self._dispatcher.pool))
+        if inspect.iscoroutine(self._awaitable):
+            self._awaitable.close()
+
+    # What has to wait in the loop.
+
+    def spawn(self, *, holds_place: bool = False) -> None:
+        """Go on in a task (`run`)."""
+        self._holds_place = holds_place
+        self._stage = _SPAWNED
+        loop = self._dispatcher.loop
+        if self._variables is None:
+            self._task = loop.create_task(self.run())
+        else:
+            # The task sees what the plain method has set.
+            self._task = self._variables.run(loop.create_task, self.run())
+
+    async def run(self) -> None:
+        """Call an async method, or await what a plain one has returned; send the reply."""
+        exchange, dispatcher = self._exchange, self._dispatcher
+        try:
+            if exchange.closed:
+                return  # given up before this task began
+            self._stage = _RUNNING
+            answer = self._answer
+            if answer is None:
+                given = NONE
+                if self._held >= LARGE_BODY:
+                    given = await dispatcher.pool.run(self._post_data)
+                elif self._body:
+                    given = self._post_data()
+                self._body = b""
+                try:
+                    result: Any = self._awaitable
+                    if result is None:
+                        target = self._target
+                        result = self._method.call(self._context, given, *target.arguments, **target.query)
+                    if type(result) is types.CoroutineType or inspect.isawaitable(result):
+                        result = await result
+                    answer = results.answer_of(result)
+                except BaseException as exc:
+                    if ends_task(exc):
+                        raise
+                    answer = self._answer_of_exception(exc)
+            if not send_short(exchange, answer):
+                await send_long(exchange, answer, dispatcher.pool, self._begin_reply)
+        except asyncio.CancelledError:
+            exchange.reset(Code.OUTCOME_UNKNOWN, "the handler worker stops")
+            if not self._context.cancelled:
+                raise
+        except Exception as error:
+            give_up(exchange, error)
+        finally:
+            self._end()
+
+    def _answer_of_exception(self, exc: BaseException) -> Answer:
+        context, name = self._context, self._method.name
+        if isinstance(exc, EventError):
+            context.logger.info("%s answers with code %d: %s", name, exc.code, exc)
+        elif not context.cancelled:
+            context.logger.error("%s raised %s", name, type(exc).__name__, exc_info=exc)
+        return results.answer_of_exception(exc)
+
+    # The end of it.
+
+    def _begin_reply(self) -> None:
+        """A long reply begins: it meets the deadline, and its place is free for other work."""
+        self._due.waits = False
+        self._replying = True
+        self._dispatcher.replies.take(peer_of(self._exchange))
+        self._give_back()
+
+    def _give_back(self) -> None:
+        if self._held:
+            self._dispatcher.bodies.room.give_back(self._held)
+            self._held = 0
+        if self._holds_place:
+            self._holds_place = False
+            self._dispatcher.leave()
+
+    def _hang_up(self, _: Reset) -> None:
+        """The other side has given the event up, or the link is lost."""
+        self._give_up()
+
+    def reach_deadline(self) -> None:
+        """The reply has not begun, and it is too late for it."""
+        stage = self._stage
+        if self._give_up():
+            self._exchange.reset(Code.DEADLINE, _TOO_LATE[stage], Delivered.NO)
+        else:
+            self._exchange.reset(Code.DEADLINE, "the handler did not answer before the deadline")
+
+    def stop(self) -> None:
+        """The worker stops, and does not wait for this event."""
+        delivered = Delivered.NO if self._give_up() else Delivered.UNKNOWN
+        self._exchange.reset(Code.OUTCOME_UNKNOWN, "the handler worker stops", delivered)
+
+    def _give_up(self) -> bool:
+        """End what is being done. True if the method has not been called and never will be.
+
+        The exchange has failed, or must be reset now: a task that has not begun sees that, and so does one
+        that waits for the body.
+        """
+        stage = self._stage
+        self._context.cancel()
+        self._due.waits = False
+        if stage == _RUNNING:
+            if self._task is not None:
+                self._task.cancel()
+            return False
+        if stage == _QUEUED:
+            self._dispatcher.withdraw(self)
+            self._end()
+        elif stage == _THREADED:
+            never_called = self._dispatcher.pool.abandon(self)
+            self._end()
+            return never_called
+        return self._variables is None
+
+    def _end(self) -> None:
+        dispatcher, due = self._dispatcher, self._due
+        if self._stage == _SPAWNED or self._stage == _QUEUED:
+            self._drop_result()
+        self._stage = _ENDED
+        # All that leads back here: the deadline, which its queue may keep for long, and the exchange.
+        due.waits = False
+        due.late = None
+        self._exchange.on_reset = None
+        if self._held or self._holds_place:
+            self._give_back()
+        if self._replying:
+            dispatcher.replies.give_back(peer_of(self._exchange))
+        now = time.monotonic()
+        stats = dispatcher.stats
+        if self._called_at:
+            stats.timing(self._method.timing, now - self._called_at)
+        stats.timing(RECEIVE_HANDLE_TIME, now - self._began)
+        dispatcher.ended(self)
+
+
+def give_up(exchange: Exchange, error: Exception) -> None:
+    """Reset an exchange that is not answered because of `error`."""
+    if isinstance(error, StreamReset):
+        reset = error.reset
+        exchange.reset(reset.code, reset.detail, reset.delivered)
+        return
+    event = exchange.event
+    _log.error("answering %s %.200s failed", event.verb, event.target, exc_info=error)
+    exchange.reset(Code.REPLY_BROKEN, "the handler worker failed")
+
+
+def answer_without_method(exchange: Exchange, target: Target, registry: Registry) -> Answer:
+    """Make the answer to an event that no method is there for."""
+    verb = exchange.event.verb
+    allowed = registry.allowed(target.noun)
+    if verb == "OPTIONS" and allowed:
+        return results.answer_options(allowed)
+    _log.warning(
+        "an event is not handled: there is no method %.200r",
+        method_name(verb, target.noun),
+        extra={"peer": peer_of(exchange)},
+    )
+    return results.answer_unhandled(verb, "/".join(target.noun), allowed)
 
 
 class _EventHeaders:
-    """Those of an event, read only once somebody asks for them; few methods do."""
+    """Those of an event, read only once they are asked for; few methods do."""
 
     __slots__ = ("_event",)
 
@@ -56,183 +430,3 @@ class _EventHeaders:
             yield header.name, header.value
         if self._event.content_type:
             yield "content-type", self._event.content_type
-
-
-class _ToAwait(NamedTuple):
-    """What a plain method returned that is not a result yet."""
-
-    awaitable: Awaitable[Any]
-
-
-class Handling:
-    """Answers one event. Belongs to the loop's thread."""
-
-    __slots__ = ("_cancelled", "_context", "_exchange", "_place", "_task", "_timer")
-
-    def __init__(self, place: Workplace, exchange: IncomingEvent) -> None:
-        self._place = place
-        self._exchange = exchange
-        self._context: Context | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._task: asyncio.Task[Any] | None = None
-        self._cancelled = False
-
-    async def run(self) -> None:
-        """Answers or resets the exchange. Raises only a cancellation that did not come with it."""
-        began = time.perf_counter()
-        exchange = self._exchange
-        # With its loop at hand: to look for it takes a system call in older versions of Python.
-        self._task = asyncio.current_task(self._place.loop)
-        exchange.on_reset(self._cancel)
-        try:
-            await self._answer()
-        except StreamReset as reset:
-            exchange.reset(reset.code, reset.detail, reset.delivered)
-        except asyncio.CancelledError:
-            exchange.reset(Code.OUTCOME_UNKNOWN, "the handler worker stops")
-            if not self._cancelled:
-                raise
-        except Exception:
-            _log.exception("answering %s %.200s failed", exchange.event.verb, exchange.event.target)
-            exchange.reset(Code.REPLY_BROKEN, "the handler worker failed")
-        finally:
-            self._stop_timer()
-            # The callback leads from the exchange back here: without it there is no cycle to collect.
-            exchange.on_reset(_ignore)
-            self._task = None
-            self._place.stats.timing(RECEIVE_HANDLE_TIME, time.perf_counter() - began)
-
-    async def _answer(self) -> None:
-        event = self._exchange.event
-        target = parse_target(event.target)
-        method = self._place.registry.find(event.verb, target.noun)
-        if method is None:
-            await self._send(self._answer_without_method(event.verb, target))
-            return
-        method.check(target.arguments, target.query)
-        context = self._make_context(event, target)
-        post_data = await receive_body(self._exchange, method, self._place.bodies)
-        _log.debug("%s from %s: %s", context.event_id, context.peer, method.name)
-        stats = self._place.stats
-        stats.tick(method.tick)
-        began = time.perf_counter()
-        try:
-            if method.is_async:
-                await self._call_async(method, context, target, post_data)
-            else:
-                await self._call_plain(method, context, target, post_data)
-        finally:
-            stats.timing(method.timing, time.perf_counter() - began)
-            self._place.bodies.release(post_data)
-
-    def _answer_without_method(self, verb: str, target: Target) -> Answer:
-        allowed = self._place.registry.allowed(target.noun)
-        if verb == "OPTIONS" and allowed:
-            return results.answer_options(allowed)
-        origin = self._exchange.origin
-        _log.warning(
-            "an event is not handled: there is no method %.200r",
-            method_name(verb, target.noun),
-            extra={"peer": origin.peer if origin else ""},
-        )
-        return results.answer_unhandled(verb, "/".join(target.noun), allowed)
-
-    def _make_context(self, event: Event, target: Target) -> Context:
-        origin = self._exchange.origin
-        context = self._context = Context(
-            verb=event.verb,
-            target=event.target,
-            event_id=event.id.hex(),
-            peer=origin.peer if origin else "",
-            participant_address=(origin.address, origin.port) if origin else ("", 0),
-            deadline=Deadline.after(event.timeout_ms / 1000 if event.timeout_ms else None),
-            headers=_EventHeaders(event),
-            query=target.query,
-            traceparent=event.traceparent,
-            tracestate=event.tracestate,
-        )
-        if event.timeout_ms:
-            self._timer = self._place.loop.call_later(event.timeout_ms / 1000, self._reach_deadline)
-        return context
-
-    # The call.
-
-    async def _call_plain(
-        self, method: Method, context: Context, target: Target, post_data: PostData
-    ) -> None:
-        def call() -> Answer | _ToAwait:
-            if context.deadline.passed:
-                raise StreamReset(Code.DEADLINE, "no thread was free before the deadline", Delivered.NO)
-            given = post_data.decode()
-            try:
-                result = method.call(context, given, *target.arguments, **target.query)
-                # A plain function around an async one, say.
-                return _ToAwait(result) if inspect.isawaitable(result) else results.answer_of(result)
-            except BaseException as exc:
-                return _answer_of_exception(exc, method, context)
-
-        answer = await self._place.pool.run(call)
-        if isinstance(answer, _ToAwait):
-            answer = await self._call_in_loop(method, context, functools.partial(_itself, answer.awaitable))
-        await self._send(answer)
-
-    async def _call_async(
-        self, method: Method, context: Context, target: Target, post_data: PostData
-    ) -> None:
-        async with self._place.async_slots:
-            if post_data.size < LARGE_BODY:
-                given = post_data.decode()
-            else:
-                given = await self._place.pool.run(post_data.decode)
-            call = functools.partial(method.call, context, given, *target.arguments, **target.query)
-            await self._send(await self._call_in_loop(method, context, call))
-
-    async def _call_in_loop(self, method: Method, context: Context, call: Callable[[], Any]) -> Answer:
-        try:
-            result = call()
-            if inspect.isawaitable(result):
-                result = await result
-            return results.answer_of(result)
-        except BaseException as exc:
-            if ends_task(exc):
-                raise
-            return _answer_of_exception(exc, method, context)
-
-    async def _send(self, answer: Answer) -> None:
-        await send_answer(self._exchange, answer, self._place.pool, self._stop_timer)
-
-    # The end of it.
-
-    def _cancel(self, _: StreamReset | None = None) -> None:
-        """Nobody waits for the answer any more."""
-        self._cancelled = True
-        if self._context is not None:
-            self._context.cancel()
-        if self._task is not None:
-            self._task.cancel()
-
-    def _reach_deadline(self) -> None:
-        self._exchange.reset(Code.DEADLINE, "the handler did not answer before the deadline")
-        self._cancel()
-
-    def _stop_timer(self) -> None:
-        """The deadline is for the beginning of the reply."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-
-def _answer_of_exception(exc: BaseException, method: Method, context: Context) -> Answer:
-    if isinstance(exc, EventError):
-        context.logger.info("%s answers with code %d: %s", method.name, exc.code, exc)
-    elif not context.cancelled:
-        context.logger.error("%s raised %s", method.name, type(exc).__name__, exc_info=exc)
-    return results.answer_of_exception(exc)
-
-
-def _itself(value: Any) -> Any:
-    return value
-
-
-def _ignore(_: StreamReset) -> None:
-    pass

@@ -31,7 +31,7 @@ class HookCall(NamedTuple):
 
 
 def hook_call(notice: Notice, now: float) -> HookCall | None:
-    """What a notice means for the user; None for kinds that are not known here. `now` is Unix time."""
+    """Make the call that a notice asks for; None for kinds that are not known here. `now` is Unix time."""
     since = datetime.datetime.fromtimestamp(notice.since) if notice.since else None
     match notice.kind:
         case Notice.CONNECTION_SUCCESS:
@@ -50,7 +50,7 @@ def hook_call(notice: Notice, now: float) -> HookCall | None:
 
 
 async def call_hook(hook: Callable[..., Any], arguments: Sequence[Any], run: Run) -> None:
-    """Calls a hook that is plain or async; whatever it raises is raised."""
+    """Call a hook that is plain or async, and raise what it raises."""
     if inspect.iscoroutinefunction(hook):
         await hook(*arguments)
         return
@@ -69,7 +69,7 @@ class StateHooks:
         self._came = asyncio.Event()
 
     def take(self, notice: Notice) -> None:
-        """A notice came in. Returns at once."""
+        """Have the hooks called for a notice that came in."""
         if len(self._waiting) == MAX_WAITING:
             _log.warning(
                 "the hooks for connections are too slow: the oldest of %d notices is lost", MAX_WAITING
@@ -78,7 +78,7 @@ class StateHooks:
         self._came.set()
 
     async def run(self) -> None:
-        """Calls hooks until cancelled; those that fail are logged."""
+        """Call hooks until cancelled; those that fail are logged."""
         while True:
             await self._came.wait()
             self._came.clear()

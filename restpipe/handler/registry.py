@@ -14,8 +14,7 @@ from typing import Any
 from restpipe.handler.api import EventHandler, is_streamed
 from restpipe.handler.target import bad_request
 from restpipe.host import stats
-
-VERBS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+from restpipe.http import VERBS
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _log = logging.getLogger(__name__)
@@ -56,7 +55,7 @@ class Method:
         return self._max >= 0
 
     def check(self, arguments: Sequence[str], query: Mapping[str, Any]) -> None:
-        """`StreamReset` (BAD_REQUEST) unless the method can be called with these."""
+        """Raise `StreamReset` (BAD_REQUEST) unless the method can be called with these."""
         if not query and self._min <= len(arguments) <= self._max:
             return
         try:
@@ -73,7 +72,7 @@ class Registry:
 
     @classmethod
     def of(cls, handler: EventHandler) -> Registry:
-        """All that can be called on it; what only looks so is named in the log."""
+        """Collect all that can be called on it; what only looks so is named in the log."""
         return cls({(verb, noun): method for verb, noun, method in _find_methods(handler)})
 
     def __len__(self) -> int:
@@ -83,28 +82,27 @@ class Registry:
         return iter(self._methods.values())
 
     def find(self, verb: str, noun: Sequence[str]) -> Method | None:
-        """What answers this event; HEAD falls back to the method for GET."""
-        key = _join(noun)
+        """Find the method for an event, None if there is none; HEAD falls back to the method for GET."""
+        key = noun[0] if len(noun) == 1 else _join(noun)
         found = self._methods.get((verb, key))
         if found is None and verb == "HEAD":
             found = self._methods.get(("GET", key))
         return found
 
     def allowed(self, noun: Sequence[str]) -> list[str]:
-        """Verbs that this noun answers, as the Allow header lists them; empty for an unknown noun."""
-        if not any((verb, _join(noun)) in self._methods for verb in VERBS):
+        """List the verbs of a noun as the Allow header has them; empty for an unknown noun."""
+        key = _join(noun)
+        if not any((verb, key) in self._methods for verb in VERBS):
             return []
         return [verb for verb in VERBS if verb == "OPTIONS" or self.find(verb, noun)]
 
 
 def method_name(verb: str, noun: Sequence[str]) -> str:
-    """The method that an event asks for, whether there is one or not."""
+    """Return the name of the method that an event asks for, whether there is one or not."""
     return f"{verb.lower()}_{'_'.join(noun)}"
 
 
 def _join(noun: Sequence[str]) -> str:
-    if len(noun) == 1:
-        return noun[0]
     # An empty segment would let `a//b`, which cannot be written, be asked for as `a/` and the like.
     return "" if "" in noun else "_".join(noun)
 

@@ -3,55 +3,63 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 
 from restpipe.errors import Code, Delivered, StreamReset
 from restpipe.handler.faults import ends_task
-from restpipe.handler.incoming import IncomingEvent
 from restpipe.handler.results import Answer, Stream, answer_of_exception
-from restpipe.handler.streaming import PIECE, pieces
+from restpipe.handler.streaming import PIECE, Pieces, pieces
 from restpipe.handler.threads import ThreadPool
-from restpipe.protocol.schema_pb2 import Reply
+from restpipe.transport.exchange import Exchange
 
 _log = logging.getLogger(__name__)
 
 
-async def send_answer(
-    exchange: IncomingEvent, answer: Answer, pool: ThreadPool, on_start: Callable[[], None]
-) -> None:
-    """Sends all of it; `on_start` is called just before the first of it leaves.
+def send_short(exchange: Exchange, answer: Answer) -> bool:
+    """Send an answer at once. False if it is a stream, or more than the first credit covers."""
+    head, body = answer
+    if isinstance(body, Stream):
+        return False
+    if exchange.event.verb == "HEAD":
+        body = b""
+    elif len(body) > PIECE:
+        return False
+    exchange.start_reply(head, body, end=True)
+    return True
 
-    A stream that fails before its first piece is answered as any exception; later it raises `StreamReset`
-    (REPLY_BROKEN), so that nobody takes what has been sent for the whole.
+
+async def send_long(
+    exchange: Exchange, answer: Answer, pool: ThreadPool, on_start: Callable[[], None]
+) -> None:
+    """Send an answer as fast as the other side takes it; `on_start` is called just before the first of it.
+
+    A stream that fails before its first piece is answered like any exception; later it resets the exchange
+    (REPLY_BROKEN), so that what has been sent is not taken for the whole.
     """
     head, body = answer
     if isinstance(body, Stream):
-        source = pieces(body, pool)
+        source = pieces(body.source, pool)
         try:
             answer_instead = await _send_stream(exchange, head, source, body.length, on_start)
         finally:
             await source.aclose()
-        if answer_instead is None:
+        if answer_instead is None or send_short(exchange, answer_instead):
             return
         head, body = answer_instead
         assert isinstance(body, bytes)  # noqa: S101 - for the type checker
-    if exchange.event.verb == "HEAD":
-        body = b""
     on_start()
-    exchange.start_reply(head, body[:PIECE], end=len(body) <= PIECE)
-    if len(body) > PIECE:
-        await exchange.write(body[PIECE:], end=True)
+    exchange.start_reply(head, body[:PIECE], end=False)
+    await exchange.write(body[PIECE:], end=True)
 
 
 async def _send_stream(
-    exchange: IncomingEvent,
-    head: Reply,
-    source: AsyncGenerator[bytes, None],
+    exchange: Exchange,
+    head: bytes,
+    source: Pieces,
     length: int | None,
     on_start: Callable[[], None],
 ) -> Answer | None:
     if exchange.event.verb == "HEAD":
-        on_start()
         exchange.start_reply(head, end=True)
         return None
     try:
@@ -73,18 +81,16 @@ async def _send_stream(
         if ends_task(exc):
             raise
         _log.exception("%s: its stream broke off", _which(exchange))
-        raise StreamReset(Code.REPLY_BROKEN, f"{type(exc).__name__}: {exc}", Delivered.YES) from None
+        exchange.reset(Code.REPLY_BROKEN, f"{type(exc).__name__}: {exc}", Delivered.YES)
     return None
 
 
-def _which(exchange: IncomingEvent) -> str:
+def _which(exchange: Exchange) -> str:
     event = exchange.event
     return f"event {event.id.hex()}, {event.verb} {event.target:.200}"
 
 
-async def _send_rest(
-    exchange: IncomingEvent, first: bytes, source: AsyncGenerator[bytes, None], length: int | None
-) -> None:
+async def _send_rest(exchange: Exchange, first: bytes, source: Pieces, length: int | None) -> None:
     sent = min(len(first), PIECE)
     if len(first) > PIECE:
         await exchange.write(first[PIECE:])

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, Protocol
 
 from restpipe.handler.faults import ends_task
-from restpipe.handler.results import Stream, is_file
+from restpipe.handler.results import is_file
 from restpipe.handler.threads import ThreadPool
+from restpipe.transport.exchange import Exchange
 
 PIECE = 65536
 BURST = 4 * PIECE
-"""Bytes that a thread takes from a generator or file before it goes back for other work."""
+"""Bytes that a thread takes at most from a generator or file before it goes back for other work."""
 PIECE_COST = 1024
 """What a piece counts for at least: a generator of tiny ones must not fill the memory either."""
 
@@ -23,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 def as_bytes(piece: Any) -> bytes:
-    """One item of a stream. TypeError when it is neither str nor bytes."""
+    """Return one item of a stream as bytes. Raises TypeError if it is neither str nor bytes."""
     if isinstance(piece, bytes):
         return piece
     if isinstance(piece, str):
@@ -33,110 +35,147 @@ def as_bytes(piece: Any) -> bytes:
     raise TypeError(f"a stream yields str or bytes, not {type(piece).__name__}")
 
 
-def pieces(stream: Stream, pool: ThreadPool) -> AsyncGenerator[bytes, None]:
-    """What is in a stream, read no faster than it is asked for; no piece is empty.
+def pieces(source: Any, pool: ThreadPool) -> Pieces:
+    """Read a stream no faster than its pieces are asked for.
 
-    A source that is async runs in this loop, any other in the pool's threads. The source is closed at its
-    end, or when the iterator is (`aclose`).
+    A source that is async runs in this loop, any other in the pool's threads.
     """
-    if isinstance(stream.source, AsyncIterator):
-        return _async_pieces(stream.source)
-    return _thread_pieces(stream.source, pool)
+    return _AsyncPieces(source) if isinstance(source, AsyncIterator) else _Pump(source, pool)
 
 
-async def _async_pieces(source: AsyncIterator[Any]) -> AsyncGenerator[bytes, None]:
-    try:
-        async for item in source:
-            piece = as_bytes(item)
-            if piece:
-                yield piece
-    finally:
-        await _close(source)
+class Pieces(Protocol):
+    """What is in a stream: bytes, none of them empty. The source is closed at its end, or by `aclose`."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+    async def __anext__(self) -> bytes: ...
+    async def aclose(self) -> None: ...
 
 
-async def _close(source: AsyncIterator[Any]) -> None:
-    close = getattr(source, "aclose", None)
-    try:
-        if close is not None:
-            await close()
-    except BaseException as exc:
-        if ends_task(exc):
+class _AsyncPieces:
+    __slots__ = ("_iterator", "_open", "_source")
+
+    def __init__(self, source: AsyncIterator[Any]) -> None:
+        self._source = source
+        self._iterator: AsyncIterator[Any] | None = None
+        self._open = True
+
+    def __aiter__(self) -> _AsyncPieces:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._iterator is None:
+            self._iterator = aiter(self._source)
+        try:
+            while not (piece := as_bytes(await anext(self._iterator))):
+                pass
+        except StopAsyncIteration:
+            await self.aclose()
             raise
-        _log.exception("closing %r failed", source)
+        return piece
 
-
-async def _thread_pieces(source: Any, pool: ThreadPool) -> AsyncGenerator[bytes, None]:
-    pump = _Pump(source, asyncio.get_running_loop())
-    try:
-        while not pump.exhausted:
-            burst = asyncio.ensure_future(pool.run(pump.run))
-            burst.add_done_callback(pump.wake)
-            try:
-                while (piece := await pump.next_piece(burst)) is not None:
-                    yield piece
-            finally:
-                burst.cancel()
-                burst.add_done_callback(_ignore_failure)
-    finally:
-        if pump.stop():
-            pool.submit(pump.close)
-
-
-def _ignore_failure(burst: asyncio.Future[None]) -> None:
-    """Whoever closed the stream early does not care how its last burst ended."""
-    if not burst.cancelled():
-        burst.exception()
+    async def aclose(self) -> None:
+        close = getattr(self._source, "aclose", None) if self._open else None
+        self._open = False
+        try:
+            if close is not None:
+                await close()
+        except BaseException as exc:
+            if ends_task(exc):
+                raise
+            _log.exception("closing %r failed", self._source)
 
 
 class _Pump:
-    """Takes pieces from a generator or file, in whatever thread, and has them ready in the loop."""
+    """Takes pieces from a generator or file in threads, a burst at a time, and has them ready in the loop.
 
-    def __init__(self, source: Any, loop: asyncio.AbstractEventLoop) -> None:
-        self.exhausted = False
+    A job of the pool: `work` is one burst. The bursts double up to BURST, so that a stream whose reader does
+    not read costs little memory.
+    """
+
+    __slots__ = (
+        "_arrived",
+        "_busy",
+        "_error",
+        "_exhausted",
+        "_iterator",
+        "_lock",
+        "_loop",
+        "_pool",
+        "_ready",
+        "_size",
+        "_source",
+        "_stopped",
+        "_submitted",
+        "_told",
+        "_variables",
+        "_waiting",
+        "abandoned",
+        "running",
+    )
+
+    def __init__(self, source: Any, pool: ThreadPool) -> None:
+        self.running = False
+        self.abandoned = False
         self._source = source
         self._iterator = _iterate_file(source) if is_file(source) else source
-        self._loop = loop
+        self._pool = pool
+        self._loop = asyncio.get_running_loop()
+        self._variables = contextvars.copy_context()
+        """Those of the method, as it left them; each burst sees what the one before has set."""
         self._ready: deque[bytes] = deque()
+        self._size = PIECE
+        """Of the next burst, in bytes."""
         self._error: BaseException | None = None
+        self._exhausted = False
         self._arrived = asyncio.Event()
+        self._told = False
+        """The loop will look whether something has arrived."""
+        self._submitted = False
+        """A burst has been asked for, and `done` has not been called for it."""
         self._lock = threading.Lock()
-        self._running = False
+        self._waiting = False
+        """A burst has been asked for and has not begun."""
+        self._busy = False
+        """A thread is at it."""
         self._stopped = False
 
     # In a thread.
 
-    def run(self) -> None:
-        """One burst: until there is enough, or no more."""
+    def work(self) -> None:
+        """Take one burst: until there is enough, or no more. Once stopped, close the source."""
         with self._lock:
-            if self._stopped:
-                return
-            self._running = True
-        try:
-            self._take_some()
-        except BaseException as error:
-            # Kept for whoever takes the pieces: a task that ended by SystemExit would end the loop.
-            self._error = error
+            self._waiting = False
+            self._busy = not self._stopped
+        if self._busy:
+            try:
+                self._variables.run(self._take_some)
+            except BaseException as error:
+                # Kept for the loop: a task that ended by SystemExit would end the loop.
+                self._error = None if self._stopped else error
         with self._lock:
-            self._running = False
-            over = self._stopped or self.exhausted
+            self._busy = False
+            over = self._stopped or self._exhausted
         if over:
-            self.close()
+            self._variables.run(self._close)
 
     def _take_some(self) -> None:
-        taken = 0
-        while taken < BURST and not self._stopped:
+        left = self._size
+        self._size = min(2 * left, BURST)
+        while left > 0 and not self._stopped:
             try:
                 piece = as_bytes(next(self._iterator))
             except StopIteration:
-                self.exhausted = True
+                self._exhausted = True
                 return
-            taken += max(len(piece), PIECE_COST)
+            left -= max(len(piece), PIECE_COST)
             if piece:
                 self._ready.append(piece)
-                self._loop.call_soon_threadsafe(self.wake)
+                if not self._told:
+                    self._told = True
+                    self._loop.call_soon_threadsafe(self._wake)
 
-    def close(self) -> None:
-        """Closes the source. May run the end of a generator, so not in the loop."""
+    def _close(self) -> None:
+        """Close the source. May run the end of a generator, so not in the loop."""
         close = getattr(self._source, "close", None)
         try:
             if close is not None:
@@ -146,22 +185,26 @@ class _Pump:
 
     # In the loop.
 
-    def wake(self, _: object = None) -> None:
+    def done(self) -> None:
+        self._submitted = False
         self._arrived.set()
 
-    def stop(self) -> bool:
-        """No more is wanted. True when the source is still to be closed, and nobody is at it."""
-        with self._lock:
-            self._stopped = True
-            return not self._running and not self.exhausted
+    def _wake(self) -> None:
+        self._told = False
+        self._arrived.set()
 
-    async def next_piece(self, burst: asyncio.Future[None]) -> bytes | None:
-        """What a burst brings, as it comes; then None, or what the source raised."""
+    def __aiter__(self) -> _Pump:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """Return what comes next, as it comes. Raises what the source raised."""
         while not self._ready:
-            if burst.done():
-                self._raise_error()
-                burst.result()
-                return None
+            if not self._submitted:
+                if self._error is not None:
+                    self._raise_error()
+                if self._exhausted:
+                    raise StopAsyncIteration
+                self._submit()
             self._arrived.clear()
             await self._arrived.wait()
         return self._take()
@@ -172,10 +215,26 @@ class _Pump:
             if error is not None:
                 raise error
         finally:
-            del error  # its traceback leads back here
+            del error  # its traceback leads to this frame
+
+    def _submit(self) -> None:
+        self._submitted = self._waiting = True
+        self._pool.submit(self)
+
+    async def aclose(self) -> None:
+        """No more is wanted: have the source closed in a thread, unless that was done at its end."""
+        if self._stopped:
+            return
+        with self._lock:
+            self._stopped = True
+            busy, waiting = self._busy, self._waiting
+        if busy:
+            self._pool.abandon(self)
+        elif not waiting and not self._exhausted:
+            self._submit()
 
     def _take(self) -> bytes:
-        """All that is ready, as far as it fits one frame."""
+        """Take what is ready, as far as it fits one frame."""
         piece = self._ready.popleft()
         if not self._ready or len(piece) + len(self._ready[0]) > PIECE:
             return piece
@@ -192,25 +251,18 @@ def _iterate_file(file: Any) -> Iterator[Any]:
         yield piece
 
 
-class Readable(Protocol):
-    """Where the request's body comes from."""
-
-    async def read(self) -> bytes:
-        """The next piece, empty at the end."""
-
-
 class AsyncBodyReader:
     """The request's body, for an `async def` method marked `streamed`.
 
-    `StreamReset` is raised when the body breaks off.
+    Raises `StreamReset` if the body breaks off.
     """
 
-    def __init__(self, body: Readable) -> None:
+    def __init__(self, body: Exchange) -> None:
         self._body = body
         self._rest = b""
 
     async def read(self, size: int = -1) -> bytes:
-        """So many bytes, fewer at the end of the body; all that is left for a negative size."""
+        """Read so many bytes, fewer at the end of the body; all that is left for a negative size."""
         gathered = bytearray(self._rest)
         self._rest = b""
         while size < 0 or len(gathered) < size:
@@ -225,7 +277,7 @@ class AsyncBodyReader:
         return self
 
     async def __anext__(self) -> bytes:
-        """The next piece, of whatever size."""
+        """Read the next piece, of any size."""
         piece, self._rest = self._rest, b""
         piece = piece or await self._body.read()
         if not piece:
@@ -236,22 +288,22 @@ class AsyncBodyReader:
 class BodyReader:
     """The request's body, for a plain method marked `streamed`. Not to be used in the loop's thread.
 
-    `StreamReset` is raised when the body breaks off.
+    Raises `StreamReset` if the body breaks off.
     """
 
-    def __init__(self, body: Readable, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, body: Exchange, loop: asyncio.AbstractEventLoop) -> None:
         self._reader = AsyncBodyReader(body)
         self._loop = loop
 
     def read(self, size: int = -1) -> bytes:
-        """So many bytes, fewer at the end of the body; all that is left for a negative size."""
+        """Read so many bytes, fewer at the end of the body; all that is left for a negative size."""
         return asyncio.run_coroutine_threadsafe(self._reader.read(size), self._loop).result()
 
     def __iter__(self) -> BodyReader:
         return self
 
     def __next__(self) -> bytes:
-        """The next piece, of whatever size."""
+        """Read the next piece, of any size."""
         piece = asyncio.run_coroutine_threadsafe(_next_or_nothing(self._reader), self._loop).result()
         if not piece:
             raise StopIteration

@@ -13,9 +13,10 @@ import re
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from restpipe.errors import Code, Delivered, StreamReset
+from restpipe.errors import Code, Delivered, Reset, StreamReset
+from restpipe.http import BROKEN_ESCAPE
 
-_NOT_A_TARGET = re.compile(r"[^!-~]|#|%(?![0-9A-Fa-f]{2})")
+_NOT_A_TARGET = re.compile(rf"[^!-~]|#|{BROKEN_ESCAPE.pattern}")
 
 
 class Target(NamedTuple):
@@ -29,7 +30,7 @@ class Target(NamedTuple):
 
 
 def parse_target(text: str) -> Target:
-    """`StreamReset` (BAD_REQUEST, not delivered) when it is not well formed."""
+    """Take `text` apart. Raises `StreamReset` (BAD_REQUEST, not delivered) if it is not well formed."""
     fault = _NOT_A_TARGET.search(text)
     if fault:
         raise bad_request(_describe(fault))
@@ -48,8 +49,8 @@ def parse_target(text: str) -> Target:
 
 
 def bad_request(detail: str) -> StreamReset:
-    """The caller's fault, found before any method was called."""
-    return StreamReset(Code.BAD_REQUEST, detail, Delivered.NO)
+    """Make the exception for a caller's fault that was found before any method was called."""
+    return StreamReset(Reset(Code.BAD_REQUEST, detail, Delivered.NO))
 
 
 def _describe(fault: re.Match[str]) -> str:

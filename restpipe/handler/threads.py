@@ -9,31 +9,34 @@ threads, and blocking ones still spread over all of them.
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import contextvars
 import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 ResultT = TypeVar("ResultT")
 _log = logging.getLogger(__name__)
 
 
-class _Job:
-    __slots__ = ("abandoned", "error", "function", "future", "result", "running")
+class Job(Protocol):
+    """What a thread does. One object does one thing at a time, and may be handed over again afterwards."""
 
-    def __init__(self, function: Callable[[], Any], future: asyncio.Future[None]) -> None:
-        self.function = function
-        self.future = future
-        self.result: Any = None
-        self.error: BaseException | None = None
-        self.running = False
-        self.abandoned = False
+    running: bool
+    """Its work has begun and has not ended. The pool's to set."""
+    abandoned: bool
+    """Nothing waits for it any more, but its work goes on. The pool's to set."""
+
+    def work(self) -> None:
+        """Do it, in a thread. Must not raise."""
+
+    def done(self) -> None:
+        """Its work has ended: called in the loop, once for each `work`. Must not raise."""
 
 
 class ThreadPool:
-    """At most `size` daemon threads, started as they are needed. `run` belongs to the loop's thread."""
+    """At most `size` daemon threads, started as they are needed. Its methods belong to the loop's thread."""
 
     def __init__(
         self, size: int, loop: asyncio.AbstractEventLoop, on_stuck: Callable[[int], None] | None = None
@@ -42,65 +45,68 @@ class ThreadPool:
         self._loop = loop
         self._on_stuck = on_stuck
         self._lock = threading.Lock()
-        self._jobs: deque[_Job] = deque()
+        self._jobs: deque[Job] = deque()
         self._idle: list[threading.Lock] = []
         self._started = 0
         self._one_is_waking = False
         self._closed = False
-        self._done: deque[_Job] = deque()
+        self._done: deque[Job] = deque()
         self._delivery_scheduled = False
         self.stuck = 0
-        """Threads whose call nobody waits for any more, and which have not come back."""
+        """Threads that have not come back from an abandoned job."""
 
-    async def run(self, function: Callable[[], ResultT]) -> ResultT:
-        """The function's result, or what it raised.
-
-        When cancelled, a call that has not begun never will; one that has goes on by itself, as `stuck`.
-        """
-        job = _Job(function, self._loop.create_future())
-        self._submit(job)
-        try:
-            await job.future
-        except asyncio.CancelledError:
-            self._abandon(job)
-            raise
-        if job.error is not None:
-            try:
-                raise job.error
-            finally:
-                job.error = None  # its traceback leads back here
-        result: ResultT = job.result
-        return result
-
-    def submit(self, function: Callable[[], object]) -> None:
-        """Has it run by and by; it must see to its errors itself."""
-        self._submit(_Job(function, self._loop.create_future()))
-
-    def close(self) -> None:
-        """Idle threads end now, the others when all is done that was asked for."""
-        with self._lock:
-            self._closed = True
-            idle, self._idle = self._idle, []
-        for sleeper in idle:
-            sleeper.release()
-
-    # In the loop's thread.
-
-    def _submit(self, job: _Job) -> None:
+    def submit(self, job: Job) -> None:
+        """Have a job done when its turn comes."""
+        job.running = job.abandoned = False
         with self._lock:
             self._jobs.append(job)
             wake = self._choose_thread()
         if wake is not None:
             wake()
 
-    def _abandon(self, job: _Job) -> None:
+    def abandon(self, job: Job) -> bool:
+        """Give up a job that was submitted and is not done. True if its work has not begun and never will.
+
+        Work that has begun goes on by itself, as `stuck`.
+        """
         with self._lock:
-            job.abandoned = True
             if not job.running:
-                with contextlib.suppress(ValueError):
+                try:
                     self._jobs.remove(job)
-                return
+                except ValueError:
+                    return False  # its work has just ended
+                return True
+            job.abandoned = True
         self._count_stuck(1)
+        return False
+
+    async def run(self, function: Callable[[], ResultT]) -> ResultT:
+        """Call a function in a thread and a context of its own; give its result or raise what it raised.
+
+        When cancelled, a call that has not begun never will; one that has goes on by itself, as `stuck`.
+        """
+        call = _Call(function, self._loop.create_future())
+        self.submit(call)
+        try:
+            await call.future
+        except asyncio.CancelledError:
+            self.abandon(call)
+            raise
+        if call.error is not None:
+            try:
+                raise call.error
+            finally:
+                call.error = None  # its traceback leads back to the call
+        result: ResultT = call.result
+        return result
+
+    def close(self) -> None:
+        """Let the threads end: idle ones now, the others when all is done that was asked for."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for sleeper in idle:
+            sleeper.release()
 
     def _count_stuck(self, change: int) -> None:
         self.stuck += change
@@ -109,17 +115,17 @@ class ThreadPool:
 
     def _deliver(self) -> None:
         self._delivery_scheduled = False
-        while self._done:
+        # Not those that threads add meanwhile: the loop has other work, too.
+        for _ in range(len(self._done)):
             job = self._done.popleft()
-            if not job.future.done():
-                job.future.set_result(None)
-            elif job.abandoned:
+            if job.abandoned:
                 self._count_stuck(-1)
+            job.done()
 
     # In any thread.
 
     def _choose_thread(self) -> Callable[[], object] | None:
-        """With the lock held: how to wake one more thread, if that makes sense."""
+        """With the lock held: how to wake one more thread, None if that makes no sense."""
         if self._one_is_waking or self._closed:
             return None
         if self._idle:
@@ -166,16 +172,41 @@ class ThreadPool:
                 continue
             if wake is not None:
                 wake()
-            self._do(job)
-            del job, wake
+            try:
+                job.work()
+            except BaseException:
+                _log.exception("a job of a handler thread failed")
+            job.running = False
+            self._done.append(job)
+            if not self._delivery_scheduled:
+                self._delivery_scheduled = True
+                try:  # noqa: SIM105 - which would cost three calls an event
+                    self._loop.call_soon_threadsafe(self._deliver)
+                except RuntimeError:
+                    pass  # the loop is closed: nothing waits
 
-    def _do(self, job: _Job) -> None:
+
+class _Call:
+    """A function to call, and a future that is set when that has been done."""
+
+    __slots__ = ("abandoned", "error", "function", "future", "result", "running")
+
+    def __init__(self, function: Callable[[], Any], future: asyncio.Future[None]) -> None:
+        self.function = function
+        self.future = future
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.running = False
+        self.abandoned = False
+
+    def work(self) -> None:
         try:
-            job.result = job.function()
+            self.result = contextvars.copy_context().run(self.function)
         except BaseException as error:
-            job.error = error
-        self._done.append(job)
-        if not self._delivery_scheduled:
-            self._delivery_scheduled = True
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
-                self._loop.call_soon_threadsafe(self._deliver)
+            self.error = error
+
+    def done(self) -> None:
+        if self.future.done():
+            self.error = None  # as in `run`, which has been cancelled
+        else:
+            self.future.set_result(None)

@@ -22,7 +22,7 @@ from restpipe.host.loader import create
 from restpipe.host.notify import Notifier
 from restpipe.host.stats import Stats
 from restpipe.protocol.schema_pb2 import ROLE_HANDLER
-from restpipe.transport.local import DaemonLink
+from restpipe.transport.daemon_link import DaemonLink
 
 STATUS_INTERVAL_S = 5.0
 STOP_HOOK_S = 10.0
@@ -42,9 +42,9 @@ class StartHookError(RestPipeError):
 
 
 def main(config: Config, *, in_place: bool = False) -> int:
-    """Runs until SIGTERM or SIGINT; the exit status. `in_place` is for `Renewal`.
+    """Run until SIGTERM or SIGINT, and return the exit status. `in_place` is for `Renewal`.
 
-    `ConfigError` when the user's class cannot be had, before anything has been started.
+    Raises `ConfigError` if the user's class cannot be loaded, before anything has been started.
     """
     handler = load_handler(config)
     listeners = [handler, *load_listener(config)]
@@ -56,7 +56,7 @@ def main(config: Config, *, in_place: bool = False) -> int:
 
 
 def load_handler(config: Config) -> EventHandler:
-    """The object that answers this worker's events."""
+    """Make the object that answers this worker's events."""
     name = config.handlers.event_class or _BUILT_IN[config.role]
     handler = create(name, config.handlers.path)
     if not isinstance(handler, EventHandler):
@@ -66,7 +66,7 @@ def load_handler(config: Config) -> EventHandler:
 
 
 def load_listener(config: Config) -> list[object]:
-    """The object whose hooks are told of connections, if one is configured."""
+    """Make the object whose hooks are told of connections, if one is configured."""
     name = config.handlers.connection_state_class
     if not name:
         return []
@@ -76,7 +76,7 @@ def load_listener(config: Config) -> list[object]:
 
 
 def _warn_of_role(option: str, made: object, role: Role) -> None:
-    """Whoever took the class of the other role would wait for hooks in vain."""
+    """Say so if the class is one for the other role: none of its hooks would be called."""
     own, other = _HOOKS if role is Role.SERVER else reversed(_HOOKS)
     if isinstance(made, other) and not isinstance(made, own):
         _log.warning(
@@ -108,11 +108,11 @@ class Worker:
 
     @property
     def anew(self) -> bool:
-        """It ended only to begin anew, with other code."""
+        """It ended only to be started again with other code."""
         return self._renewal.anew
 
     async def run(self) -> None:
-        """Answers events until cancelled; then drains."""
+        """Answer events until cancelled; then drain."""
         self._renewal.listen()
         handlers = self._config.handlers
         stats = Stats(self._config.statsd)
@@ -124,7 +124,7 @@ class Worker:
             stats=stats,
             on_capacity=lambda capacity: link.set_capacity(capacity),
         )
-        hooks = StateHooks(self._listeners, dispatcher.run_in_thread)
+        hooks = StateHooks(self._listeners, dispatcher.pool.run)
         link = DaemonLink(
             str(self._config.sockets.handlers),
             ROLE_HANDLER,
@@ -143,7 +143,7 @@ class Worker:
                 await dispatcher.close()
 
     async def _serve(self, link: DaemonLink) -> None:
-        """Until cancelled, and then until what is under way has been answered."""
+        """Answer events until cancelled, and then what is in flight."""
         name = type(self._handler).__name__
         _log.info("%s answers events with %d methods", name, len(self._registry))
         async with _running(link.run()) as (running,):
@@ -162,7 +162,7 @@ class Worker:
 
     async def _start_hook(self, dispatcher: Dispatcher) -> None:
         try:
-            await call_hook(self._handler.start_hook, (), dispatcher.run_in_thread)
+            await call_hook(self._handler.start_hook, (), dispatcher.pool.run)
         except BaseException as exc:
             if ends_task(exc):
                 raise
@@ -172,14 +172,14 @@ class Worker:
     async def _stop_hook(self, dispatcher: Dispatcher) -> None:
         try:
             async with asyncio.timeout(STOP_HOOK_S):
-                await call_hook(self._handler.stop_hook, (), dispatcher.run_in_thread)
+                await call_hook(self._handler.stop_hook, (), dispatcher.pool.run)
         except (Exception, SystemExit, KeyboardInterrupt):
             _log.exception("stop_hook failed")
 
     # What the service manager is told.
 
     async def _tell_status(self, link: DaemonLink, dispatcher: Dispatcher) -> None:
-        # Whoever takes another's place has to be linked: that one is.
+        # A worker that takes another's place has to be linked, as that one is.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(None if is_successor() else UNLINKED_S):
                 await link.wait_connected()
@@ -187,7 +187,7 @@ class Worker:
         said = ""
         while not self._renewal.succeeded:
             where = "answering events" if link.connected else "waiting for the pipe daemon"
-            status = f"{where}, {dispatcher.under_way} under way, {dispatcher.handled} done"
+            status = f"{where}, {dispatcher.in_flight} in flight, {dispatcher.handled} done"
             if status != said:
                 self._notifier.status(status)
             said = status

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from restpipe import Context, EventHandler
-from restpipe.errors import Code, Delivered
-from restpipe.testing import PipeTester
+from restpipe.errors import Code, Delivered, Reset
+from restpipe.protocol.schema_pb2 import Event, Header, Origin, Reply
+from restpipe.testing import MemoryExchange, PipeTester, Result
+from restpipe.web import responses
 
 
 class Handler(EventHandler):
@@ -105,6 +107,65 @@ def test_a_deadline() -> None:
         result = pipe.get("/sleep", timeout_s=0.001)
         assert (result.status, result.code) == (504, None)
         assert result.json()["delivered"] == Delivered.UNKNOWN.name.lower()
+
+
+@pytest.mark.parametrize("code", list(Code))
+@pytest.mark.parametrize("delivered", list(Delivered))
+def test_failures_are_told_as_the_web_worker_tells_them(code: Code, delivered: Delivered) -> None:
+    async def main() -> Result:
+        exchange = MemoryExchange(Event(id=b"0" * 16, verb="GET", target="/x"), Origin(), b"")
+        exchange.reset(code, "why", delivered)
+        return exchange.result()
+
+    result = asyncio.run(main())
+    told = responses.of_failure(Reset(code, "why", delivered), b"0" * 16)
+    assert (result.status, dict(result.headers), result.data) == (told.status, dict(told.headers), told.body)
+    assert result.failure == Reset(code, "why", delivered)
+    assert result.code is None
+
+
+@pytest.mark.parametrize(
+    ("reply", "status"),
+    [
+        (Reply(code=3, status=201, content_type="text/plain", body_length=1), 201),
+        (Reply(status=204), 204),
+        (Reply(headers=[Header(name="Server", value="mine"), Header(name="X-A", value="b")]), 200),
+        (Reply(headers=[Header(name="X A", value="b")]), 502),
+        (Reply(status=99), 502),
+    ],
+)
+def test_replies_are_told_as_the_web_worker_tells_them(reply: Reply, status: int) -> None:
+    async def main() -> Result:
+        exchange = MemoryExchange(Event(id=b"0" * 16, verb="GET", target="/x"), Origin(), b"")
+        exchange.start_reply(reply.SerializeToString(), b"x" if reply.body_length else b"", end=True)
+        return exchange.result()
+
+    result = asyncio.run(main())
+    assert result.status == status
+    if status == 502:
+        assert result.json()["type"].endswith(":bad-message")
+        assert (result.code, result.json()["delivered"]) == (None, "yes")
+    else:
+        assert dict(result.headers) == dict(responses.of_reply(reply).headers)
+
+
+def test_the_caller_of_an_exchange_in_memory_may_pause() -> None:
+    async def main() -> None:
+        size = 3 * 65536
+        exchange = MemoryExchange(
+            Event(id=b"0" * 16, verb="PUT", target="/x"), Origin(), b"x" * size, paused=True
+        )
+        assert (len(exchange.take()), exchange.whole) == (65536, False)
+        exchange.start_reply(b"", b"y" * 65536, end=False)
+        writing = asyncio.ensure_future(exchange.write(b"y" * size, end=True))
+        await asyncio.sleep(0)
+        assert (writing.done(), exchange.data) == (False, b"")
+        exchange.resume()
+        await writing
+        assert exchange.data == b"y" * (65536 + size)
+        assert exchange.closed
+
+    asyncio.run(main())
 
 
 def test_nothing_is_left_running() -> None:

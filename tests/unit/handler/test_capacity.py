@@ -39,7 +39,7 @@ def test_async_events_under_way_take_no_threads_away() -> None:
 def test_what_comes_next_can_always_begin(
     threads: int, concurrency: int, changes: list[tuple[bool, int]]
 ) -> None:
-    """However many are under way: all events beyond the async ones find a thread that is not stuck."""
+    """However many are in flight: all events beyond the async ones find a thread that is not stuck."""
     capacity = Capacity(threads, concurrency, plain=True, async_=True)
     stuck = under_way = 0
     for of_threads, count in changes:

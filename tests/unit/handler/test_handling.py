@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import gzip
 import io
+import logging
 import os
 import re
 import sys
@@ -18,15 +20,13 @@ from typing import Any
 import pytest
 
 from restpipe import Context, EventError, EventHandler, Reply, streamed
-from restpipe.errors import Code, Delivered
-from restpipe.handler.dispatch import OVERLOAD_FACTOR, Dispatcher
-from restpipe.handler.registry import Registry
+from restpipe.errors import Code, Delivered, Reset
 from restpipe.host.logs import BURST, FloodGuard
 from restpipe.host.options import Statsd
 from restpipe.host.stats import Stats
-from restpipe.protocol.schema_pb2 import Event, Origin
-from restpipe.testing import MemoryExchange, PipeTester
+from restpipe.testing import PipeTester
 from tests.support.conditions import wait_for
+from tests.support.events import Ends
 
 Run = Callable[[Awaitable[object]], object]
 Eventually = Callable[[Callable[[], object]], Awaitable[None]]
@@ -271,6 +271,24 @@ def test_what_cannot_be_sent_is_the_methods_fault(pipe: PipeTester, verb: str) -
     assert result.json()["exception"]["class"] == "TypeError"
 
 
+def test_what_http_does_not_allow_is_the_methods_fault() -> None:
+    class Handler(EventHandler):
+        def get_reset(self, ctx: Context, post_data: PostData) -> Any:
+            return Reply({"lost": True}, status=205)
+
+        async def get_date(self, ctx: Context, post_data: PostData) -> Any:
+            return Reply("x", headers={"Date": "today"})
+
+    with PipeTester(Handler) as pipe:
+        for target, message in (
+            ("/reset", "an answer of status 205 has no body"),
+            ("/date", "the header Date cannot be set by a handler"),
+        ):
+            result = pipe.get(target)
+            assert (result.status, result.code) == (500, 251)
+            assert result.json()["exception"]["message"] == message
+
+
 def test_unknown_nouns_and_verbs(pipe: PipeTester) -> None:
     for verb, target in (("GET", "/nothing"), ("POST", "/none"), ("TRACE", "/none"), ("GET", "/start_hook")):
         result = pipe.send(verb, target)
@@ -281,7 +299,7 @@ def test_unknown_nouns_and_verbs(pipe: PipeTester) -> None:
 def test_who_asks_for_what_is_not_there_floods_no_log(
     pipe: PipeTester, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever it asks for: each line names another method. It names the peer, so that nobody is hidden."""
+    """Each line names another method, and all of them the peer: the lines of other peers are not left out."""
     guard = FloodGuard(lambda: 0.0)
     caplog.handler.addFilter(guard)
     try:
@@ -456,27 +474,6 @@ def test_a_file_that_changes_meanwhile() -> None:
 # Cancellation and limits, with a loop at hand.
 
 
-class Ends:
-    """A dispatcher, and events that are put into it."""
-
-    def __init__(self, handler: EventHandler, *, stats: Stats | None = None, **limits: int) -> None:
-        self.capacities: list[int] = []
-        self.dispatcher = Dispatcher(
-            Registry.of(handler),
-            threads=limits.get("threads", 2),
-            concurrency=limits.get("concurrency", 4),
-            max_body_bytes=1 << 20,
-            stats=stats or Stats.off(),
-            on_capacity=self.capacities.append,
-        )
-
-    def send(self, target: str, timeout_ms: int = 30_000) -> MemoryExchange:
-        event = Event(id=b"0" * 16, verb="GET", target=target, timeout_ms=timeout_ms)
-        exchange = MemoryExchange(event, Origin(peer="a"), b"")
-        self.dispatcher.take(exchange)
-        return exchange
-
-
 def test_a_caller_who_hangs_up_cancels_an_async_method(run: Run, eventually: Eventually) -> None:
     async def main() -> None:
         handler = Handler()
@@ -560,6 +557,39 @@ def test_the_deadline_is_for_the_beginning_of_the_reply(run: Run, eventually: Ev
     run(main())
 
 
+def test_a_deadline_says_what_is_known_of_delivery(run: Run, eventually: Eventually) -> None:
+    async def main() -> None:
+        handler = Handler()
+        ends = Ends(handler, threads=1, concurrency=1)
+        held = [ends.send("/block"), ends.send("/sleep")]
+        await eventually(handler.waiting.is_set)
+        late = {
+            "no thread was free before the deadline": ends.send("/none", 20),
+            "no place was free before the deadline": ends.send("/loop", 20),
+            "the body was not complete before the deadline": ends.send(
+                "/context", 20, verb="POST", body=b"x" * LARGE, paused=True
+            ),
+        }
+        for detail, exchange in late.items():
+            await eventually(lambda exchange=exchange: exchange.failure)  # type: ignore[misc]
+            assert exchange.failure == Reset(Code.DEADLINE, detail, Delivered.NO)
+        handler.gate.set()
+        for exchange in held:
+            exchange.hang_up()
+        for target in ("/block", "/sleep"):
+            handler.gate.clear()
+            called = ends.send(target, 20)
+            await eventually(lambda called=called: called.failure)  # type: ignore[misc]
+            detail = "the handler did not answer before the deadline"
+            assert called.failure == Reset(Code.DEADLINE, detail, Delivered.UNKNOWN)
+            handler.gate.set()
+        await ends.dispatcher.wait_idle()
+        assert "post_data" not in handler.seen
+        await ends.dispatcher.close()
+
+    run(main())
+
+
 def test_an_event_that_finds_no_thread_in_time_is_not_delivered(run: Run, eventually: Eventually) -> None:
     async def main() -> None:
         handler = Handler()
@@ -579,51 +609,159 @@ def test_an_event_that_finds_no_thread_in_time_is_not_delivered(run: Run, eventu
     run(main())
 
 
-def test_async_methods_are_bounded(run: Run, eventually: Eventually) -> None:
-    class Counting(EventHandler):
-        now = most = 0
-
-        async def get_count(self, ctx: Context, post_data: PostData) -> None:
-            self.now += 1
-            self.most = max(self.most, self.now)
-            await asyncio.sleep(0)
-            self.now -= 1
-
-    async def main() -> None:
-        handler = Counting()
-        ends = Ends(handler, threads=1, concurrency=3)
-        assert ends.dispatcher.capacity == 3
-        for _ in range(12):
-            ends.send("/count")
-        await ends.dispatcher.wait_idle()
-        assert handler.most == 3
-        assert ends.dispatcher.handled == 12
-        await ends.dispatcher.close()
-
-    run(main())
-
-
-def test_a_daemon_that_does_not_heed_the_capacity_is_refused(run: Run, eventually: Eventually) -> None:
+def test_a_caller_who_hangs_up_while_the_body_is_coming(run: Run) -> None:
     async def main() -> None:
         handler = Handler()
-        ends = Ends(handler, threads=1, concurrency=1)
-        exchanges = [ends.send("/sleep") for _ in range(OVERLOAD_FACTOR * 2 + 3)]
-        refused = [exchange.failure for exchange in exchanges if exchange.failure]
-        assert [failure.code for failure in refused] == [Code.OVERLOADED] * 3
-        await eventually(handler.waiting.is_set)
+        ends = Ends(handler)
+        room = ends.dispatcher.bodies.room.left
+        exchange = ends.send("/context", verb="POST", body=b"x" * LARGE, paused=True)
+        await asyncio.sleep(0)
+        assert ends.dispatcher.bodies.room.left < room
+        exchange.hang_up()
+        await ends.dispatcher.wait_idle()
+        assert ends.dispatcher.bodies.room.left == room
+        assert not handler.seen
         await ends.dispatcher.close()
-        assert all(exchange.failure for exchange in exchanges)
 
     run(main())
 
 
-def test_nothing_of_an_event_is_left_for_the_collector(run: Run) -> None:
+def test_a_caller_who_hangs_up_before_a_task_has_begun(run: Run) -> None:
+    """A task that is cancelled before its first step never runs: its event must end all the same."""
+
+    async def main() -> None:
+        handler = Handler()
+        ends = Ends(handler)
+        exchange = ends.send("/sleep")
+        exchange.hang_up()
+        await ends.dispatcher.wait_idle()
+        assert not handler.waiting.is_set()
+        await ends.dispatcher.close()
+
+    run(main())
+
+
+def test_what_a_method_returns_when_its_event_has_been_given_up_is_closed(
+    run: Run, eventually: Eventually, recwarn: pytest.WarningsRecorder
+) -> None:
+    class Late(EventHandler):
+        def __init__(self) -> None:
+            self.gate, self.waiting = threading.Event(), threading.Event()
+            self.file = io.BytesIO(b"x" * LARGE)
+
+        def wait(self) -> None:
+            self.waiting.set()
+            self.gate.wait(10)
+
+        def get_file(self, ctx: Context, post_data: PostData) -> Any:
+            self.wait()
+            return self.file
+
+        def get_awaitable(self, ctx: Context, post_data: PostData) -> Any:
+            self.wait()
+            return asyncio.sleep(60)
+
+    async def main() -> None:
+        for target in ("/file", "/awaitable"):
+            handler = Late()
+            ends = Ends(handler)
+            exchange = ends.send(target)
+            await eventually(handler.waiting.is_set)
+            exchange.hang_up()
+            handler.gate.set()
+            await eventually(lambda ends=ends: not ends.dispatcher.pool.stuck)  # type: ignore[misc]
+            if target == "/file":
+                await eventually(lambda handler=handler: handler.file.closed)  # type: ignore[misc]
+            await ends.dispatcher.close()
+
+    run(main())
+    assert not recwarn.list
+
+
+def test_the_head_of_a_file_closes_it(run: Run, eventually: Eventually) -> None:
+    class Files(EventHandler):
+        file = io.BytesIO(b"x" * LARGE)
+
+        def get_file(self, ctx: Context, post_data: PostData) -> Any:
+            return self.file
+
+    async def main() -> None:
+        ends = Ends(Files())
+        exchange = ends.send("/file", verb="HEAD")
+        await eventually(lambda: Files.file.closed)
+        assert exchange.result().headers["content-length"] == str(LARGE)
+        await ends.dispatcher.close()
+
+    run(main())
+
+
+VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("VARIABLE", default="unset")
+
+
+class Variables(EventHandler):
+    """Methods that say what they find in a context variable, and leave something else there."""
+
+    def swap(self) -> str:
+        found = VARIABLE.get()
+        VARIABLE.set(found + "+")
+        return found
+
+    def get_plain(self, ctx: Context, post_data: PostData) -> str:
+        return self.swap()
+
+    async def get_async(self, ctx: Context, post_data: PostData) -> str:
+        await asyncio.sleep(0)
+        return self.swap()
+
+    def get_awaitable(self, ctx: Context, post_data: PostData) -> Any:
+        self.swap()
+        return self.get_async(ctx, post_data)
+
+    def get_generator(self, ctx: Context, post_data: PostData) -> Any:
+        self.swap()
+        return (self.swap().ljust(65536) for _ in range(3))
+
+    def get_agenerator(self, ctx: Context, post_data: PostData) -> Any:
+        self.swap()
+        return self.later()
+
+    async def later(self) -> AsyncIterator[str]:
+        for _ in range(3):
+            yield self.swap() + " "
+
+
+def test_each_event_has_a_context_of_its_own() -> None:
+    with PipeTester(Variables, threads=1) as pipe:
+        for _ in range(3):
+            assert pipe.get("/plain").text == "unset"
+            assert pipe.get("/async").text == "unset"
+            assert pipe.get("/awaitable").text == "unset+"
+            for target in ("/generator", "/agenerator"):
+                assert pipe.get(target).text.split() == ["unset+", "unset++", "unset+++"]
+
+
+def test_nothing_of_an_event_is_left_for_the_collector(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    # The records that are captured keep the traceback of what was raised.
+    caplog.set_level(logging.CRITICAL)
+
     async def main() -> None:
         ends = Ends(Handler())
         kept = []
         gc.disable()
         try:
-            for target in ("/none", "/loop", "/raise//ValueError", "/nothing", "/generator", "/none%zz"):
+            for target in (
+                "/none",
+                "/loop",
+                "/awaitable",
+                "/raise//ValueError",
+                "/broken//0",
+                "/broken//3",
+                "/nothing",
+                "/large",
+                "/generator",
+                "/agenerator",
+                "/none%zz",
+            ):
                 exchange = ends.send(target)
                 await ends.dispatcher.wait_idle()
                 kept.append((target, weakref.ref(exchange)))

@@ -1,26 +1,20 @@
+"""The bodies of requests."""
+
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
 
-from restpipe import Context, EventHandler
-from restpipe.errors import Code, Delivered, StreamReset
-from restpipe.handler.incoming import HELD_BODIES, Bodies, PostData, receive_body
-from restpipe.handler.registry import Method, Registry
+from restpipe.errors import Code, Delivered, Reset, StreamReset
+from restpipe.handler.incoming import HELD_BODIES, Bodies, receive_body
 from restpipe.protocol.schema_pb2 import Event
-
-
-class Handler(EventHandler):
-    def post_item(self, ctx: Context, post_data: tuple[str, Any]) -> None:
-        """Never called here."""
 
 
 class Exchange:
     """Brings these pieces, then ends or fails."""
 
-    def __init__(self, *pieces: bytes, failure: StreamReset | None = None, length: int = 0) -> None:
+    def __init__(self, *pieces: bytes, failure: Reset | None = None, length: int = 0) -> None:
         self.event = Event(content_type="text/plain", body_length=length)
         self._pieces = list(pieces)
         self._failure = failure
@@ -29,18 +23,12 @@ class Exchange:
         if self._pieces:
             return self._pieces.pop(0)
         if self._failure is not None:
-            raise self._failure
+            raise StreamReset(self._failure)
         return b""
 
 
-def method() -> Method:
-    found = Registry.of(Handler()).find("POST", ("item",))
-    assert found is not None
-    return found
-
-
-def receive(bodies: Bodies, exchange: Exchange) -> PostData:
-    return asyncio.run(receive_body(exchange, method(), bodies))  # type: ignore[arg-type]
+def receive(bodies: Bodies, exchange: Exchange) -> bytes:
+    return asyncio.run(receive_body(exchange, bodies))  # type: ignore[arg-type]
 
 
 def test_what_all_bodies_hold_together_is_bounded() -> None:
@@ -50,10 +38,10 @@ def test_what_all_bodies_hold_together_is_bounded() -> None:
     held.append(receive(bodies, Exchange(b"01234")))
     with pytest.raises(StreamReset) as told:
         receive(bodies, Exchange(b"0123", b"4567"))
-    assert (told.value.code, told.value.delivered) == (Code.OVERLOADED, Delivered.NO)
+    assert (told.value.code, told.value.reset.delivered) == (Code.OVERLOADED, Delivered.NO)
     assert bodies.room.left == 5
-    for post_data in held:
-        bodies.release(post_data)
+    for body in held:
+        bodies.room.give_back(len(body))
     assert bodies.room.left == room
 
 
@@ -62,7 +50,7 @@ def test_what_all_bodies_hold_together_is_bounded() -> None:
     [
         (Exchange(b"01234", b"567890"), Code.BODY_TOO_LARGE),
         (Exchange(length=11), Code.BODY_TOO_LARGE),
-        (Exchange(b"01234", failure=StreamReset(Code.CANCELLED)), Code.CANCELLED),
+        (Exchange(b"01234", failure=Reset(Code.CANCELLED)), Code.CANCELLED),
     ],
 )
 def test_what_is_not_taken_holds_nothing(exchange: Exchange, code: Code) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import encodings
 import json
 from typing import Any
 
@@ -10,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from restpipe.errors import Code, StreamReset
-from restpipe.handler.post_data import decode_body
+from restpipe.handler.post_data import _CHARSETS, decode_body
 
 
 @pytest.mark.parametrize(
@@ -49,6 +51,8 @@ def test_decoding(content_type: str, body: bytes, expected: tuple[str, Any]) -> 
         ("text/plain", b"\xff"),
         ("text/plain; charset=ascii", b"\xff"),
         ("text/plain; charset=unheard-of", b"x"),
+        ("text/plain; charset=cp99999", b"x"),
+        ("text/plain; charset=ut\u0444-8", b"x"),
         ("text/plain; charset=hex", b"00"),
         ("text/plain; charset=idna", b"x"),
         ("text/plain; charset=unicode_escape", b"x"),
@@ -58,6 +62,33 @@ def test_a_body_that_is_not_what_it_says_is_the_callers_fault(content_type: str,
     with pytest.raises(StreamReset) as caught:
         decode_body(content_type, body)
     assert caught.value.code is Code.BAD_REQUEST
+
+
+def test_a_made_up_charset_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python remembers each name that it has been asked for, known or not."""
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"asked for {name[:40]}")
+
+    monkeypatch.setattr(encodings, "search_function", refuse)
+    before = set(encodings._cache)  # type: ignore[attr-defined]
+    for name in ("x-made-up", "x" * 30_000, "utf-8" + "." * 30_000, "iso8859-12", "hex", "idna"):
+        with pytest.raises(StreamReset, match="unknown charset"):
+            decode_body(f"text/plain; charset={name}", b"x")
+    assert set(encodings._cache) == before  # type: ignore[attr-defined]
+
+
+def test_every_charset_of_the_list_is_there() -> None:
+    for name in _CHARSETS:
+        assert codecs.lookup(name)
+        decode_body(f"text/plain; charset={name.upper().replace('_', '-')}", b"")
+
+
+@pytest.mark.parametrize(
+    "name", ["UTF8", "utf_8", "u8", "latin1", "ISO_8859-1:1987", "windows-1252", "sjis", "csISOLatin1"]
+)
+def test_charsets_have_many_names(name: str) -> None:
+    assert decode_body(f"text/plain; charset={name}", b"a")[1] == "a"
 
 
 @given(st.dictionaries(st.text(), st.lists(st.integers() | st.text())))

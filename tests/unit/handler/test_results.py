@@ -7,14 +7,17 @@ import gzip
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from restpipe import EventError, Reply
-from restpipe.handler.results import Stream, answer_of, answer_of_exception, answer_unhandled
+from restpipe.handler import results
+from restpipe.handler.results import Stream
+from restpipe.http import BODILESS, RESERVED
+from restpipe.protocol import schema_pb2
 
 JSON = "application/json"
 BYTES = "application/octet-stream"
@@ -24,6 +27,25 @@ JSON_VALUES = st.recursive(
     max_leaves=8,
 )
 Pair = collections.namedtuple("Pair", "a b")
+
+
+class Answer(NamedTuple):
+    """An answer whose head has been read."""
+
+    head: schema_pb2.Reply
+    body: bytes | Stream
+
+
+def read(answer: results.Answer) -> Answer:
+    return Answer(schema_pb2.Reply.FromString(answer[0]), answer[1])
+
+
+def answer_of(result: Any) -> Answer:
+    return read(results.answer_of(result))
+
+
+def answer_of_exception(exc: BaseException) -> Answer:
+    return read(results.answer_of_exception(exc))
 
 
 @pytest.mark.parametrize(
@@ -76,13 +98,22 @@ def test_reply_may_repeat_a_header() -> None:
     assert [header.value for header in answer.head.headers] == ["<a>", "<b>"]
 
 
-@pytest.mark.parametrize("status", [204, 304])
+@pytest.mark.parametrize("status", sorted(BODILESS))
 def test_some_statuses_have_no_body(status: int) -> None:
     answer = answer_of(Reply(status=status))
     assert answer.body == b""
     assert not answer.head.HasField("body_length")
     with pytest.raises(ValueError, match="has no body"):
         answer_of(Reply("x", status=status))
+    with pytest.raises(ValueError, match="has no body"):
+        answer_of(Reply(iter([b"x"]), status=status))
+
+
+@pytest.mark.parametrize("name", sorted(RESERVED))
+def test_headers_that_restpipe_sets_are_not_a_handlers(name: str) -> None:
+    for spelt in (name, name.title()):
+        with pytest.raises(ValueError, match=f"^the header {spelt} cannot be set by a handler$"):
+            answer_of(Reply(headers={spelt: "x"}))
 
 
 @pytest.mark.parametrize(
@@ -122,7 +153,7 @@ def test_some_statuses_have_no_body(status: int) -> None:
         Reply(headers={"X-Event-Return-Code": "0"}),
     ],
 )
-def test_what_nobody_could_send_is_an_error(result: Any) -> None:
+def test_what_cannot_be_sent_is_an_error(result: Any) -> None:
     with pytest.raises((TypeError, ValueError)):
         answer_of(result)
 
@@ -188,6 +219,6 @@ def test_authors_choose_code_and_status() -> None:
 
 
 def test_unhandled() -> None:
-    answer = answer_unhandled("PUT", "time", ["GET"])
+    answer = read(results.answer_unhandled("PUT", "time", ["GET"]))
     assert (answer.head.code, answer.head.status) == (255, 404)
     assert json.loads(answer.body)["error"]["allow"] == ["GET"]  # type: ignore[arg-type]

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from restpipe.handler.results import Stream
 from restpipe.handler.streaming import BURST, PIECE, AsyncBodyReader, BodyReader, pieces
 from restpipe.handler.threads import ThreadPool
 
@@ -32,7 +31,7 @@ class Body:
 
 
 async def collect(source: Any, pool: ThreadPool) -> list[bytes]:
-    return [piece async for piece in pieces(Stream(source, None), pool)]
+    return [piece async for piece in pieces(source, pool)]
 
 
 def with_pool(run: Run, work: Callable[[ThreadPool], Awaitable[None]], size: int = 2) -> None:
@@ -68,7 +67,7 @@ def test_a_slow_generator_is_passed_on_piece_by_piece(run: Run) -> None:
         yield b"second"
 
     async def work(pool: ThreadPool) -> None:
-        source = pieces(Stream(generate(), None), pool)
+        source = pieces(generate(), pool)
         assert await anext(source) == b"first"
         gate.set()
         assert [piece async for piece in source] == [b"second"]
@@ -86,7 +85,7 @@ def test_a_generator_is_not_read_ahead_without_bound(run: Run) -> None:
             yield b"x" * PIECE
 
     async def work(pool: ThreadPool) -> None:
-        source = pieces(Stream(generate(), None), pool)
+        source = pieces(generate(), pool)
         for _ in range(100):
             await anext(source)
         await pool.run(lambda: None)
@@ -146,7 +145,7 @@ def test_closing_early_closes_the_source(run: Run, eventually: Eventually) -> No
     async def work(pool: ThreadPool) -> None:
         file = io.BytesIO(b"x" * PIECE * 10)
         for source in (generate(), async_generate(), file):
-            stream = pieces(Stream(source, None), pool)
+            stream = pieces(source, pool)
             assert await anext(stream)
             await stream.aclose()
         await eventually(lambda: file.closed and sorted(closed) == ["async generator", "generator"])
@@ -167,7 +166,7 @@ def test_closing_while_a_generator_runs_leaves_it_to_itself(run: Run, eventually
             closed.set()
 
     async def work(pool: ThreadPool) -> None:
-        stream = pieces(Stream(generate(), None), pool)
+        stream = pieces(generate(), pool)
         await anext(stream)
         await eventually(waiting.is_set)
         await stream.aclose()
@@ -187,7 +186,7 @@ def test_what_a_generator_raises_comes_after_what_it_yielded(run: Run) -> None:
     async def work(pool: ThreadPool) -> None:
         got = []
         with pytest.raises(TypeError, match="int"):
-            async for piece in pieces(Stream(generate(), None), pool):
+            async for piece in pieces(generate(), pool):
                 got.append(piece)
         assert got == [b"a"]
 
@@ -216,5 +215,52 @@ def test_reader_for_threads(run: Run) -> None:
         assert await pool.run(lambda: reader.read(8)) == b"hello wo"
         assert await pool.run(lambda: list(reader)) == [b"r", b"ld"]
         assert await pool.run(reader.read) == b""
+
+    with_pool(run, work)
+
+
+def test_little_is_read_ahead_for_a_reader_that_does_not_read(run: Run) -> None:
+    taken = 0
+
+    def generate() -> Iterator[bytes]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield b"x" * 1024
+
+    async def work(pool: ThreadPool) -> None:
+        source = pieces(generate(), pool)
+        await anext(source)
+        await pool.run(lambda: None)
+        assert taken * 1024 == PIECE
+        await source.aclose()
+
+    with_pool(run, work)
+
+
+def test_a_source_is_closed_once(run: Run, eventually: Eventually) -> None:
+    class Counting:
+        def __init__(self, size: int) -> None:
+            self.left = size
+            self.closed = 0
+
+        def read(self, size: int) -> bytes:
+            self.left -= 1
+            return b"x" * size if self.left >= 0 else b""
+
+        def close(self) -> None:
+            self.closed += 1
+
+    async def work(pool: ThreadPool) -> None:
+        for pieces_read in range(8):
+            file = Counting(5)
+            source = pieces(file, pool)
+            for _ in range(pieces_read):
+                await anext(source, b"")
+            await source.aclose()
+            await source.aclose()
+            await eventually(lambda file=file: file.closed)  # type: ignore[misc]
+            await pool.run(lambda: None)
+            assert file.closed == 1
 
     with_pool(run, work)

@@ -83,8 +83,8 @@ def test_what_is_not_well_formed_is_the_callers_fault(text: str) -> None:
     with pytest.raises(StreamReset) as caught:
         parse_target(text)
     assert caught.value.code is Code.BAD_REQUEST
-    assert caught.value.delivered is Delivered.NO
-    assert caught.value.detail
+    assert caught.value.reset.delivered is Delivered.NO
+    assert caught.value.reset.detail
 
 
 @given(st.lists(TEXT.filter(bool), min_size=1, max_size=4), st.lists(TEXT, min_size=1, max_size=5))

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
+import gc
 import threading
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -13,6 +17,24 @@ from restpipe.handler.threads import ThreadPool
 
 Run = Callable[[Awaitable[object]], object]
 Eventually = Callable[[Callable[[], object]], Awaitable[None]]
+
+
+class Noting:
+    """A job that says in which threads it was done."""
+
+    running = abandoned = False
+
+    def __init__(self, function: Callable[[], object] = lambda: None) -> None:
+        self.function = function
+        self.worked: list[int] = []
+        self.told: list[int] = []
+
+    def work(self) -> None:
+        self.worked.append(threading.get_ident())
+        self.function()
+
+    def done(self) -> None:
+        self.told.append(threading.get_ident())
 
 
 def block(began: threading.Event, gate: threading.Event) -> None:
@@ -35,10 +57,113 @@ def test_results_and_errors_come_back(run: Run) -> None:
     run(main())
 
 
+def test_a_job_is_worked_on_in_a_thread_and_told_in_the_loop(run: Run, eventually: Eventually) -> None:
+    async def main() -> None:
+        pool = ThreadPool(2, asyncio.get_running_loop())
+        job = Noting()
+        for times in (1, 2):
+            pool.submit(job)
+            await eventually(lambda times=times: len(job.told) == times)  # type: ignore[misc]
+        assert threading.get_ident() not in job.worked
+        assert job.told == [threading.get_ident()] * 2
+        pool.close()
+
+    run(main())
+
+
+def test_a_job_that_breaks_its_promise_costs_no_thread(
+    run: Run, eventually: Eventually, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        pool = ThreadPool(1, asyncio.get_running_loop())
+        broken = Noting(lambda: (_ for _ in ()).throw(SystemExit(3)))
+        pool.submit(broken)
+        await eventually(lambda: broken.told)
+        assert await pool.run(lambda: 6) == 6
+        pool.close()
+
+    run(main())
+    assert caplog.messages == ["a job of a handler thread failed"]
+
+
+def test_what_is_abandoned(run: Run, eventually: Eventually) -> None:
+    async def main() -> None:
+        counted: list[int] = []
+        pool = ThreadPool(1, asyncio.get_running_loop(), counted.append)
+        gate, began = threading.Event(), threading.Event()
+        first, second = Noting(lambda: block(began, gate)), Noting()
+        pool.submit(first)
+        pool.submit(second)
+        await eventually(began.is_set)
+        assert pool.abandon(second)
+        assert not pool.abandon(first)
+        assert (pool.stuck, first.told) == (1, [])
+        gate.set()
+        await eventually(lambda: first.told)
+        assert counted == [1, 0]
+        third = Noting()
+        pool.submit(third)
+        await eventually(lambda: third.worked)
+        # Its work has ended, and the loop has not been told yet.
+        while third.running:
+            pass
+        assert not pool.abandon(third)
+        await eventually(lambda: third.told)
+        assert counted == [1, 0]
+        assert not second.worked
+        pool.close()
+
+    run(main())
+
+
+def test_what_a_call_raised_is_not_left_for_the_collector(run: Run) -> None:
+    kept: list[weakref.ref[BaseException]] = []
+
+    class Oh(Exception):
+        pass
+
+    def call() -> None:
+        error = Oh()
+        kept.append(weakref.ref(error))
+        try:
+            raise error
+        finally:
+            del error
+
+    async def main() -> None:
+        pool = ThreadPool(1, asyncio.get_running_loop())
+        gc.disable()
+        try:
+            with contextlib.suppress(Oh):
+                await pool.run(call)
+            assert [reference() for reference in kept] == [None]
+        finally:
+            gc.enable()
+        pool.close()
+
+    run(main())
+
+
+def test_each_call_has_a_context_of_its_own(run: Run) -> None:
+    variable = contextvars.ContextVar("variable", default="unset")
+
+    def call() -> str:
+        before = variable.get()
+        variable.set("set")
+        return before
+
+    async def main() -> None:
+        pool = ThreadPool(1, asyncio.get_running_loop())
+        assert [await pool.run(call) for _ in range(3)] == ["unset"] * 3
+        pool.close()
+
+    run(main())
+
+
 def test_blocking_calls_spread_over_all_threads(run: Run) -> None:
     async def main() -> None:
         pool = ThreadPool(8, asyncio.get_running_loop())
-        # Nobody passes before all eight are there at once.
+        # None of them passes before all eight are there at once.
         barrier = threading.Barrier(8)
         await asyncio.gather(*(pool.run(lambda: barrier.wait(10)) for _ in range(8)))
         await asyncio.gather(*(pool.run(lambda: barrier.wait(10)) for _ in range(8)))
@@ -130,7 +255,7 @@ def test_closing_ends_the_threads_when_all_is_done(run: Run, eventually: Eventua
         barrier, done = threading.Barrier(4), []
         await asyncio.gather(*(pool.run(lambda: barrier.wait(10)) for _ in range(4)))
         assert len(set(threading.enumerate()) - before) == 4
-        pool.submit(lambda: done.append(1))
+        pool.submit(Noting(lambda: done.append(1)))
         pool.close()
         await eventually(lambda: not set(threading.enumerate()) - before)
         assert done == [1]

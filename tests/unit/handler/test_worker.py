@@ -17,15 +17,15 @@ from typing import Any
 import pytest
 
 from restpipe import Context, EventHandler, ServerEventHandler, streamed
-from restpipe.errors import Code, ConfigError, RestPipeError, StreamReset
+from restpipe.errors import Code, ConfigError, RestPipeError
 from restpipe.handler import worker
 from restpipe.handler.worker import Worker, load_handler, load_listener
 from restpipe.host.config import Config, Role, load
 from restpipe.protocol import frames
 from restpipe.protocol.connection import Connection, Side, new_session_id
-from restpipe.protocol.frames import Frame, Kind
+from restpipe.protocol.frames import Frame
 from restpipe.protocol.messages import read_message
-from restpipe.protocol.schema_pb2 import ROLE_HANDLER, Event, Hello, Notice, Origin
+from restpipe.protocol.schema_pb2 import ROLE_HANDLER, Event, Hello, Notice, Origin, Reply
 from restpipe.protocol.session import Session
 from restpipe.transport.exchange import Exchange
 from restpipe.transport.link import Link
@@ -66,9 +66,11 @@ class FakeDaemon:
         assert session is not None
         number, self._next = self._next, self._next + 2
         origin = Origin(peer="alpha", address="192.0.2.7", port=4711)
-        session.send(number, frames.encode(Kind.ORIGIN, number, origin.SerializeToString()))
+        session.send(number, frames.encode(frames.ORIGIN, number, origin.SerializeToString()))
         flags = frames.END if end else 0
-        session.send(number, frames.encode(Kind.EVENT, number, event.SerializeToString(), body, flags=flags))
+        session.send(
+            number, frames.encode(frames.EVENT, number, event.SerializeToString(), body, flags=flags)
+        )
         exchange = Exchange(session, number, event, loop=self.link.loop, forget=self._forget)
         exchange.sent_with_opening(len(body))
         self._exchanges[number] = exchange
@@ -79,28 +81,29 @@ class FakeDaemon:
 
     def notify(self, notice: Notice) -> None:
         assert self.link is not None
-        self.link.connection.send_control(frames.encode(Kind.NOTICE, head=notice.SerializeToString()))
-        self.link.wake()
+        self.link.send_control(frames.encode(frames.NOTICE, head=notice.SerializeToString()))
 
     # LinkOwner.
 
     def link_made(self, link: Link) -> None:
         pass
 
-    def frames_received(self, link: Link, received: list[Frame]) -> None:
+    def link_frame(self, link: Link, frame: Frame, now: float) -> None:
+        if frame.kind == frames.HELLO:
+            self.hello = read_message(Hello(), frame)
+            session = Session(new_session_id(), 0)
+            link.connection.accept(session, self.hello, now=now)
+            session.attach(link.wake)
+            self.link = link
+        elif frame.kind == frames.CAPACITY:
+            self.capacities.append(frames.decode_credit(frame))
+        elif frame.kind == frames.GOAWAY:
+            self.goodbye = True
+
+    def stream_frames(self, link: Link, received: list[Frame], now: float) -> None:
         for frame in received:
-            if frame.kind == Kind.HELLO:
-                self.hello = read_message(Hello(), frame)
-                session = Session(new_session_id(), 0)
-                link.connection.accept(session, self.hello, now=asyncio.get_running_loop().time())
-                session.attach(link.wake)
-                self.link = link
-            elif frame.kind == Kind.CAPACITY:
-                self.capacities.append(frames.decode_credit(frame))
-            elif frame.kind == Kind.GOAWAY:
-                self.goodbye = True
-            elif frame.stream in self._exchanges:
-                self._exchanges[frame.stream].receive(frame)
+            if frame.stream in self._exchanges:
+                self._exchanges[frame.stream].receive(frame, now)
 
     def link_lost(self, link: Link, reason: str) -> None:
         self.link = None
@@ -198,6 +201,12 @@ def event(verb: str, target: str) -> Event:
     return Event(id=bytes(range(16)), verb=verb, target=target, timeout_ms=30_000)
 
 
+async def head_of(exchange: Exchange) -> Reply:
+    await exchange.answered()
+    assert exchange.reply is not None
+    return exchange.reply
+
+
 async def read_all(exchange: Exchange) -> bytes:
     gathered = b""
     while piece := await exchange.read():
@@ -212,16 +221,17 @@ def test_events_are_answered(run: Run, config: Config, eventually: Eventually) -
             await eventually(lambda: daemon.link)
             assert (daemon.hello.role, daemon.hello.capacity) == (ROLE_HANDLER, 2)
             exchange = daemon.open(event("GET", "/who"))
-            reply = await exchange.reply()
+            reply = await head_of(exchange)
             assert (reply.status, reply.code, reply.content_type) == (200, 0, "application/json")
             expected = b'["alpha", "192.0.2.7", 4711, "000102030405060708090a0b0c0d0e0f"]'
             assert await read_all(exchange) == expected
             assert reply.body_length == len(expected)
             many = [daemon.open(event("GET", "/who")) for _ in range(100)]
             assert {await read_all(one) for one in many} == {expected}
-            with pytest.raises(StreamReset) as caught:
-                await daemon.open(event("GET", "/who//too/many")).reply()
-            assert caught.value.code is Code.BAD_REQUEST
+            refused = daemon.open(event("GET", "/who//too/many"))
+            await refused.answered()
+            assert refused.failure is not None
+            assert refused.failure.code is Code.BAD_REQUEST
         assert handler.calls == ["start", "stop"]
 
     run(main())
@@ -276,8 +286,8 @@ def test_a_stuck_thread_lowers_the_capacity(
     run(main())
     said = [(r.levelname, r.getMessage()) for r in caplog.records if r.name == "restpipe.handler.dispatch"]
     assert said == [
-        ("WARNING", "1 threads are held by events that nobody waits for any more"),
-        ("INFO", "no thread is held any more by an event that nobody waits for"),
+        ("WARNING", "1 threads are held by events that were given up"),
+        ("INFO", "no thread is held any more by an event that was given up"),
     ]
 
 
@@ -288,7 +298,7 @@ def test_a_stuck_thread_lowers_the_capacity(
         ("/block/large", b"done" * 1_000_000),
     ],
 )
-def test_stopping_waits_for_what_is_under_way(
+def test_stopping_waits_for_what_is_in_flight(
     run: Run, config: Config, eventually: Eventually, target: str, expected: bytes
 ) -> None:
     async def main() -> None:
@@ -322,12 +332,12 @@ def test_the_service_manager_is_told_the_truth(run: Run, config: Config, eventua
             assert handler.calls == ["start"]
             async with FakeDaemon(config.sockets.handlers):
                 await eventually(lambda: "ready" in notified.said)
-                await eventually(lambda: "answering events, 0 under way, 0 done" in notified.said)
+                await eventually(lambda: "answering events, 0 in flight, 0 done" in notified.said)
 
     run(main())
 
 
-def test_nobody_waits_for_a_daemon_that_is_not_there(
+def test_a_worker_is_ready_without_a_daemon_after_a_while(
     run: Run, config: Config, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker, "UNLINKED_S", 0.01)
@@ -336,7 +346,7 @@ def test_nobody_waits_for_a_daemon_that_is_not_there(
         notified = Notified()
         async with working(config, Handler(), notified=notified):
             await eventually(lambda: "ready" in notified.said)
-            await eventually(lambda: "waiting for the pipe daemon, 0 under way, 0 done" in notified.said)
+            await eventually(lambda: "waiting for the pipe daemon, 0 in flight, 0 done" in notified.said)
 
     run(main())
 
@@ -353,7 +363,7 @@ def test_the_daemon_may_come_back(run: Run, config: Config, eventually: Eventual
             config.sockets.handlers.unlink(missing_ok=True)
             async with FakeDaemon(config.sockets.handlers) as daemon:
                 await eventually(lambda: daemon.link)
-                assert (await daemon.open(event("GET", "/who")).reply()).status == 200
+                assert (await head_of(daemon.open(event("GET", "/who")))).status == 200
 
     run(main())
 
