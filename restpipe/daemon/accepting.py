@@ -1,4 +1,4 @@
-"""The server's end of the pipe: clients come, prove who they are, and resume their sessions or begin them."""
+"""The links that clients open: each proves its name, then resumes its session or begins one."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import logging
 from typing import NamedTuple
 
 from restpipe.daemon.channel import Channel
-from restpipe.daemon.clock import now
 from restpipe.daemon.links import PeerLinks
 from restpipe.daemon.peers import Peer, PeerTable
 from restpipe.daemon.trust import Refused, Trust
 from restpipe.errors import Code, ProtocolError
 from restpipe.protocol.connection import Side, new_session_id
-from restpipe.protocol.frames import Frame, Kind
+from restpipe.protocol.frames import GOAWAY, PONG, Frame
 from restpipe.protocol.messages import read_message
 from restpipe.protocol.schema_pb2 import ROLE_PIPE, Goaway, Hello
 from restpipe.protocol.session import Session
@@ -22,15 +21,15 @@ from restpipe.transport.link import Link
 CONFLICT_WAIT_S = 2.0
 """How long the older of two links of one name has to prove that it is alive."""
 SPARE_LINKS = 256
-"""Links beyond `max_clients`, for those who are counted already: who comes back by another way has an older
-link, which nobody knows to be dead yet.
+"""Links beyond `max_clients`, for clients that are counted already: one that reconnects from elsewhere still
+has an older link, which has not timed out yet.
 """
 
 _log = logging.getLogger(__name__)
 
 
 class Contender(NamedTuple):
-    """A link that bears the name of a peer who seems to be here already."""
+    """A link with the name of a peer that seems to be connected already."""
 
     link: Link
     hello: Hello
@@ -38,7 +37,7 @@ class Contender(NamedTuple):
 
 
 class Accepting:
-    """Owner of the links that came in by the pipe's port."""
+    """Owns the links that came in by the pipe's port."""
 
     def __init__(
         self, peers: PeerTable, links: PeerLinks, trust: Trust, *, buffer_size: int, max_clients: int
@@ -48,7 +47,7 @@ class Accepting:
         self._trust = trust
         self.buffer_size = buffer_size
         self.max_clients = max_clients
-        """Both may be changed at any time, for those who come from then on."""
+        """Both may be changed at any time, for clients that connect from then on."""
         self._names: dict[Link, str] = {}
         self._contenders: dict[Peer, Contender] = {}
         self.conflicts = 0
@@ -68,7 +67,7 @@ class Accepting:
         self._names[link] = name
 
     def _is_full(self, name: str) -> bool:
-        """Whether there is no room for one more link of that name."""
+        """Tell whether there is no room for one more link of that name."""
         beyond = len(self._names) - self.max_clients
         if beyond < 0:
             return False
@@ -80,14 +79,17 @@ class Accepting:
         _log.warning("%s: %s is refused: %s", link, who, detail, extra={"peer": name})
         link.close(code, detail)
 
-    def frames_received(self, link: Link, received: list[Frame]) -> None:
+    def link_frame(self, link: Link, frame: Frame, now: float) -> None:
         peer = self._links.peer(link)
-        if peer is None:
-            self._greet(link, received[0])
-            return
-        if peer in self._contenders and any(frame.kind == Kind.PONG for frame in received):
-            self._refuse_contender(peer, link)
-        self._links.receive(link, peer, received)
+        if peer is not None:
+            if frame.kind == PONG and peer in self._contenders:
+                self._refuse_contender(peer, link)
+            self._links.link_frame(link, peer, frame, now)
+        elif not link.closing:
+            self._greet(link, frame, now)
+
+    def stream_frames(self, link: Link, received: list[Frame], now: float) -> None:
+        self._links.stream_frames(link, received, now)
 
     def link_lost(self, link: Link, reason: str) -> None:
         name = self._names.pop(link, "")
@@ -106,8 +108,8 @@ class Accepting:
             contender.timer.cancel()
             self._accept_late(peer, contender)
 
-    def _greet(self, link: Link, frame: Frame) -> None:
-        if frame.kind == Kind.GOAWAY:
+    def _greet(self, link: Link, frame: Frame, now: float) -> None:
+        if frame.kind == GOAWAY:
             goaway = read_message(Goaway(), frame)
             link.close(Code.SHUTDOWN, f"it went: {goaway.detail}")
             return
@@ -123,34 +125,36 @@ class Accepting:
         if older is None or _same_session(peer, hello):
             _check_count(peer, hello)
             self._links.replace(peer, "the same client has connected anew")
-            self._accept(link, peer, hello)
+            self._accept(link, peer, hello, now)
         else:
-            self._contend(peer, older, link, hello)
+            self._contend(peer, older, link, hello, now)
 
-    def _accept(self, link: Link, peer: Peer, hello: Hello) -> None:
+    def _accept(self, link: Link, peer: Peer, hello: Hello, now: float) -> None:
         if not _same_session(peer, hello):
             self._links.forget_session(peer, f"{peer.name} began a new session")
         channel = peer.channel
         if channel is None:
             channel = Channel(Session(new_session_id(), self.buffer_size), Side.LISTENER, peer.name)
-        link.connection.accept(channel.session, hello, now=now(), name=peer.name)
+        link.connection.accept(channel.session, hello, now=now, name=peer.name)
         self._trust.joined(link, peer)
         self._links.join(link, peer, channel, known=link.connection.resumed)
 
     # Two links with one name.
 
-    def _contend(self, peer: Peer, older: Link, link: Link, hello: Hello) -> None:
-        """A copied certificate must not swap in silently: the newer wins only if the older is dead."""
+    def _contend(self, peer: Peer, older: Link, link: Link, hello: Hello, now: float) -> None:
+        """Ask the older link for a sign of life: the newer wins only if the older is dead, so that a copied
+        certificate does not take a client's place unnoticed.
+        """
         if peer in self._contenders:
             link.close(Code.NAME_IN_USE, f"another connection already waits to be {peer.name}")
             return
-        older.connection.ping(now())
+        older.connection.ping(now)
         older.wake()
-        timer = asyncio.get_running_loop().call_later(CONFLICT_WAIT_S, self._older_is_dead, peer)
+        timer = link.loop.call_later(CONFLICT_WAIT_S, self._older_is_dead, peer)
         self._contenders[peer] = Contender(link, hello, timer)
 
     def _withdraw(self, link: Link, name: str) -> None:
-        """A contender has left: neither is the older given up for it, nor another turned away."""
+        """A contender has left: the older link is not given up for it, nor is another contender refused."""
         peer = self._peers.get(name)
         if peer is not None and peer in self._contenders and self._contenders[peer].link is link:
             self._contenders.pop(peer).timer.cancel()
@@ -175,18 +179,18 @@ class Accepting:
         self._accept_late(peer, contender)
 
     def _accept_late(self, peer: Peer, contender: Contender) -> None:
-        """Outside of `frames_received`, where faults are not caught by the link."""
+        """Accept a contender outside of `link_frame`, where the link does not catch faults."""
         if contender.link.closing:
             return
         try:
-            self._accept(contender.link, peer, contender.hello)
+            self._accept(contender.link, peer, contender.hello, contender.link.loop.time())
         except ProtocolError as error:
             contender.link.close(error.code, error.detail)
         contender.link.wake()
 
 
 def _check_count(peer: Peer, hello: Hello) -> None:
-    """Before the older link makes way: a HELLO that was under way for long may be older still."""
+    """Check the count before the older link is closed: a HELLO that was delayed may be older still."""
     if peer.channel is not None and _same_session(peer, hello):
         peer.channel.session.check_count(hello.received)
 

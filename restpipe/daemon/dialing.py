@@ -1,4 +1,4 @@
-"""The client's end of the pipe: dials the server, and dials again, for ever."""
+"""The client's link to the server: dials it, and dials again, forever."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from collections import deque
 from collections.abc import Callable
 
 from restpipe.daemon.channel import Channel
-from restpipe.daemon.clock import now
-from restpipe.daemon.links import PeerLinks
+from restpipe.daemon.links import PeerLinks, peer_connection
 from restpipe.daemon.peers import Peer
 from restpipe.daemon.trust import Refused, Trust
 from restpipe.errors import Code
@@ -19,8 +18,8 @@ from restpipe.host import stats as metrics
 from restpipe.host.config import Address, Pipe, join_address
 from restpipe.host.stats import Stats
 from restpipe.protocol import frames
-from restpipe.protocol.connection import Connection, Side
-from restpipe.protocol.frames import Frame, Kind
+from restpipe.protocol.connection import Side
+from restpipe.protocol.frames import GOAWAY, PONG, TURN, Frame
 from restpipe.protocol.messages import read_message
 from restpipe.protocol.schema_pb2 import ROLE_PIPE, Goaway
 from restpipe.transport.backoff import Backoff, Redial
@@ -29,13 +28,13 @@ from restpipe.transport.link import Link
 from restpipe.transport.tls import handshake_failure
 
 CONCERN_ALL = frozenset((Code.SHUTDOWN, Code.HEARTBEAT, Code.AUTHORITY_GONE))
-"""Why a server parts with all of its clients at once. For other reasons it parts with one."""
+"""Reasons for which a server closes the links of all clients at once. All others concern one client."""
 
 _log = logging.getLogger(__name__)
 
 
 class Dialing:
-    """Owner of the one link to the server."""
+    """Owns the one link to the server."""
 
     def __init__(
         self,
@@ -45,7 +44,6 @@ class Dialing:
         stats: Stats,
         pipe: Pipe,
         *,
-        make_connection: Callable[[Side], Connection],
         failed: Callable[[int, float], None],
     ) -> None:
         self._server = server
@@ -57,14 +55,13 @@ class Dialing:
         self._backoff = Backoff(pipe.reconnect_min_s, pipe.reconnect_max_s)
         self._redial = Redial(self._backoff, len(self._addresses))
         self._disappointments = Disappointments()
-        self._make_connection = make_connection
         self._failed = failed
         """Told of each failed attempt: how many in a row, and the Unix time of the last break (0: never)."""
         self._over: asyncio.Future[None] | None = None
         self._joined_at: float | None = None
         """When this attempt became a link, by the loop's clock."""
         self._alone = False
-        """The server has said goodbye for a reason that concerns nobody else."""
+        """The server has closed the link for a reason that concerns this client alone."""
         self._broken_at = 0.0
         self._reason = ""
         self._stopping = False
@@ -72,7 +69,7 @@ class Dialing:
         """Set to dial now instead of after the pause."""
 
     def configure(self, pipe: Pipe) -> None:
-        """Other values while it runs. A link that is up stays, wherever it goes; else it is dialed now."""
+        """Use other values from now on. A link that is up stays, wherever it goes; otherwise dial now."""
         before, self._pipe = self._pipe, pipe
         if pipe.addresses != before.addresses:
             self._addresses = deque(pipe.addresses)
@@ -82,7 +79,7 @@ class Dialing:
         self._hurry.set()
 
     def stop(self) -> None:
-        """Dials no more; the link that is up stays."""
+        """Dial no more; a link that is up stays."""
         self._stopping = True
 
     @property
@@ -96,7 +93,7 @@ class Dialing:
         return self._broken_at
 
     async def run(self) -> None:
-        """Keeps the link up until cancelled or stopped."""
+        """Keep the link up until cancelled or stopped."""
         while not self._stopping:
             self._stats.tick(metrics.CONNECT_NEW)
             if await self._connect(self._addresses[0]):
@@ -113,8 +110,9 @@ class Dialing:
 
     def _next_pause_s(self) -> float:
         if self._joined_at is not None:
-            # The same address again: who listens there may still know the session.
-            return self._redial.after_link_s(now() - self._joined_at, alone=self._alone)
+            # The same address again: the server there may still know the session.
+            stood_s = asyncio.get_running_loop().time() - self._joined_at
+            return self._redial.after_link_s(stood_s, alone=self._alone)
         self._addresses.rotate(-1)
         return self._redial.after_failure_s()
 
@@ -130,8 +128,8 @@ class Dialing:
                 address.host,
                 address.port,
                 self._trust.context,
-                lambda: Link(self._make_connection(Side.DIALER), self, loop),
-                # A name of another kind than a host's is not TLS's to check.
+                lambda: Link(peer_connection(Side.DIALER, pipe, loop.time()), self, loop),
+                # TLS checks host names only.
                 server_name="" if "://" in pipe.server_name else pipe.server_name,
                 timeout_s=pipe.handshake_timeout_s,
                 disappointments=self._disappointments,
@@ -143,13 +141,13 @@ class Dialing:
         return True
 
     def _report(self, reason: str) -> None:
-        """The same failure again is no news."""
+        """Log a failure, at DEBUG if it is the same again."""
         level = logging.DEBUG if reason == self._reason else logging.WARNING
         self._reason = reason
         _log.log(level, "cannot connect to %s: %s", join_address(*self._addresses[0]), reason)
 
     async def _hold(self) -> None:
-        """Until the link is lost."""
+        """Return once the link is lost."""
         if self._over is not None:
             await self._over
 
@@ -165,19 +163,21 @@ class Dialing:
         session = channel.session if channel is not None and not channel.session.broken else None
         link.connection.say_hello(ROLE_PIPE, session=session, buffer_size=self._pipe.session_buffer_bytes)
 
-    def frames_received(self, link: Link, received: list[Frame]) -> None:
+    def link_frame(self, link: Link, frame: Frame, now: float) -> None:
         if self._links.peer(link) is None:
-            self._welcome(link, received[0])
-            if link.closing:
-                return
-        for frame in received:
-            if frame.kind == Kind.PONG:
-                self._heartbeat(link)
-            elif frame.kind == Kind.TURN:
-                self._redial.take_turn(*frames.decode_turn(frame))
-            elif frame.kind == Kind.GOAWAY:
-                self._alone = read_message(Goaway(), frame).code not in CONCERN_ALL
-        self._links.receive(link, self._server, received)
+            if not link.closing:
+                self._welcome(link, frame, now)
+            return
+        if frame.kind == PONG:
+            self._heartbeat(link)
+        elif frame.kind == TURN:
+            self._redial.take_turn(*frames.decode_turn(frame))
+        elif frame.kind == GOAWAY:
+            self._alone = read_message(Goaway(), frame).code not in CONCERN_ALL
+        self._links.link_frame(link, self._server, frame, now)
+
+    def stream_frames(self, link: Link, received: list[Frame], now: float) -> None:
+        self._links.stream_frames(link, received, now)
 
     def link_lost(self, link: Link, reason: str) -> None:
         self._trust.forget(link)
@@ -194,9 +194,9 @@ class Dialing:
         if self._over is not None and not self._over.done():
             self._over.set_result(None)
 
-    def _welcome(self, link: Link, frame: Frame) -> None:
+    def _welcome(self, link: Link, frame: Frame, now: float) -> None:
         session = link.connection.session
-        if frame.kind == Kind.GOAWAY or session is None:
+        if frame.kind == GOAWAY or session is None:
             goaway = read_message(Goaway(), frame)
             link.close(Code.SHUTDOWN, f"refused by the server: {goaway.detail}")
             return
@@ -208,7 +208,7 @@ class Dialing:
         else:
             self._links.forget_session(self._server, "the server began a new session")
             channel = self._server.channel = Channel(session, Side.DIALER, self._server.name)
-        self._joined_at = now()
+        self._joined_at = now
         self._disappointments.forget(link.peer_address)
         self._reason = ""
         self._stats.tick(metrics.CONNECTED)

@@ -1,4 +1,4 @@
-"""The daemon's side of its Unix sockets. Which socket a worker came in by decides what it may do."""
+"""The daemon's Unix sockets. What a worker may do depends on the socket that it connects to."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ import logging
 from typing import Generic, TypeVar
 
 from restpipe.daemon.channel import Channel
-from restpipe.daemon.clock import now
 from restpipe.daemon.notices import Notices
 from restpipe.daemon.pool import HandlerPool, Worker
 from restpipe.daemon.router import Router
 from restpipe.errors import Code, ProtocolError
 from restpipe.protocol import frames
 from restpipe.protocol.connection import Side, new_session_id
-from restpipe.protocol.frames import Frame, Kind
+from restpipe.protocol.frames import CAPACITY, HELLO, Frame
 from restpipe.protocol.messages import read_message
 from restpipe.protocol.schema_pb2 import ROLE_HANDLER, ROLE_WEB, Hello, Role
 from restpipe.protocol.session import Session
 from restpipe.transport.link import Link
 
 MAX_LINKS = 512
-"""Workers at one socket."""
+"""Workers connected to one socket."""
 MAX_CAPACITY = 1 << 20
 
 ChannelT = TypeVar("ChannelT", bound=Channel)
@@ -30,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 class LocalDoor(Generic[ChannelT]):
-    """What both sockets have in common: the handshake, and a session that ends with its link."""
+    """One socket: the handshake, and a session that ends with its link."""
 
     role: Role
 
@@ -40,16 +39,16 @@ class LocalDoor(Generic[ChannelT]):
         self._links: set[Link] = set()
         self._count = itertools.count(1)
         self.closed = False
-        """Nobody new is let in."""
+        """No more workers are let in."""
 
     @property
     def links(self) -> tuple[Link, ...]:
-        """All links at this socket."""
+        """All links to this socket."""
         return tuple(self._links)
 
     @property
-    def under_way(self) -> int:
-        """Events that these workers have under way."""
+    def in_flight(self) -> int:
+        """Events in flight with these workers."""
         return sum(len(channel.routes) for channel in self._channels.values())
 
     def link_made(self, link: Link) -> None:
@@ -59,12 +58,15 @@ class LocalDoor(Generic[ChannelT]):
         elif len(self._links) > MAX_LINKS:
             link.close(Code.TOO_MANY_LINKS, f"{MAX_LINKS} workers are here already")
 
-    def frames_received(self, link: Link, received: list[Frame]) -> None:
+    def link_frame(self, link: Link, frame: Frame, now: float) -> None:
         channel = self._channels.get(link)
         if channel is None:
-            self._greet(link, received[0])
+            self._greet(link, frame, now)
         else:
-            self._handle(channel, received, now())
+            self._handle(channel, frame, now)
+
+    def stream_frames(self, link: Link, received: list[Frame], now: float) -> None:
+        raise NotImplementedError
 
     def link_lost(self, link: Link, reason: str) -> None:
         self._links.discard(link)
@@ -72,40 +74,44 @@ class LocalDoor(Generic[ChannelT]):
         if channel is not None:
             self._leave(link, channel, reason)
 
-    def _greet(self, link: Link, frame: Frame) -> None:
-        if frame.kind != Kind.HELLO:
+    def _greet(self, link: Link, frame: Frame, now: float) -> None:
+        if frame.kind != HELLO:
             link.close(Code.SHUTDOWN, "gone before the handshake")
             return
         hello = read_message(Hello(), frame)
         if hello.role != self.role:
             raise ProtocolError(Code.HANDSHAKE, f"role {hello.role} came in by the wrong socket")
         session = Session(new_session_id(), 0)
-        link.connection.accept(session, hello, now=now())
+        link.connection.accept(session, hello, now=now)
         session.attach(link.wake)
-        self._channels[link] = self._join(link, session, hello)
+        self._channels[link] = self._join(link, session, hello, now)
 
-    def _join(self, link: Link, session: Session, hello: Hello) -> ChannelT:
+    def _join(self, link: Link, session: Session, hello: Hello, now: float) -> ChannelT:
+        """Return the channel of a worker that has connected."""
         raise NotImplementedError
 
-    def _handle(self, channel: ChannelT, received: list[Frame], at: float) -> None:
-        raise NotImplementedError
+    def _handle(self, channel: ChannelT, frame: Frame, now: float) -> None:
+        """Take a frame of the link itself."""
 
     def _leave(self, link: Link, channel: ChannelT, reason: str) -> None:
-        self._router.lose(channel, reason, now())
+        """The worker is gone."""
+        self._router.lose(channel, reason, link.loop.time())
 
 
 class EventsDoor(LocalDoor[Channel]):
-    """`events.sock`: whoever comes in here may send events."""
+    """`events.sock`: workers that connect here may send events."""
 
     role = ROLE_WEB
 
-    def _join(self, link: Link, session: Session, hello: Hello) -> Channel:
+    def _join(self, link: Link, session: Session, hello: Hello, now: float) -> Channel:
         channel = Channel(session, Side.LISTENER, f"web {next(self._count)}")
         _log.debug("%s: a web worker has come", channel.name)
         return channel
 
-    def _handle(self, channel: Channel, received: list[Frame], at: float) -> None:
-        self._router.from_sender(channel, received, at)
+    def stream_frames(self, link: Link, received: list[Frame], now: float) -> None:
+        channel = self._channels.get(link)
+        if channel is not None:
+            self._router.from_sender(channel, received, now)
 
     def _leave(self, link: Link, channel: Channel, reason: str) -> None:
         _log.debug("%s: a web worker has left: %s", channel.name, reason)
@@ -113,7 +119,7 @@ class EventsDoor(LocalDoor[Channel]):
 
 
 class HandlersDoor(LocalDoor[Worker]):
-    """`handlers.sock`: whoever comes in here may answer events."""
+    """`handlers.sock`: workers that connect here may answer events."""
 
     role = ROLE_HANDLER
 
@@ -122,28 +128,31 @@ class HandlersDoor(LocalDoor[Worker]):
         self._pool = pool
         self._notices = notices
 
-    def _join(self, link: Link, session: Session, hello: Hello) -> Worker:
+    def _join(self, link: Link, session: Session, hello: Hello, now: float) -> Worker:
         name = f"handlers {next(self._count)}"
         worker = Worker(session, link.connection, min(hello.capacity, MAX_CAPACITY), name)
         self._pool.workers.add(worker)
         self._notices.subscribe(link)
-        self._router.feed_workers(now())
+        self._router.feed_workers(now)
         _log.info("a handler worker has come; it takes %d events at once", worker.capacity)
         return worker
 
-    def _handle(self, channel: Worker, received: list[Frame], at: float) -> None:
-        for frame in received:
-            if frame.kind == Kind.CAPACITY:
-                channel.capacity = min(frames.decode_credit(frame), MAX_CAPACITY)
-        self._router.relay(channel, received, at)
-        # Capacity may have grown, or a late heartbeat been answered.
-        self._router.feed_workers(at)
+    def _handle(self, channel: Worker, frame: Frame, now: float) -> None:
+        if frame.kind == CAPACITY:
+            channel.capacity = min(frames.decode_credit(frame), MAX_CAPACITY)
+        # Its capacity may have grown, or it has answered a late heartbeat.
+        self._router.feed_workers(now)
+
+    def stream_frames(self, link: Link, received: list[Frame], now: float) -> None:
+        channel = self._channels.get(link)
+        if channel is not None:
+            self._router.relay(channel, received, now)
 
     def _leave(self, link: Link, channel: Worker, reason: str) -> None:
         self._pool.workers.discard(channel)
         if not self._pool.workers:
-            # Whatever happens until one is back says nothing of how fast events are handled.
-            self._pool.line.stall()
+            # The time until another is here says nothing about how fast events are handled.
+            self._pool.queue.stall()
         self._notices.unsubscribe(link)
         _log.info("a handler worker has left: %s", reason)
         super()._leave(link, channel, f"the handler worker is gone: {reason}")

@@ -13,16 +13,29 @@ from collections.abc import Callable
 from pathlib import Path
 
 from restpipe.daemon.peers import PeerTable, canonical_address
+from restpipe.daemon.shares import may_take
 
 LIFETIME_S = 30.0
 TIMEOUT_S = 5.0
 MAX_NAMES = 1024
 MAX_LOOKUPS = 64
-"""Names that are looked up at once; whoever comes then is told that there is no such client."""
+"""Names that are looked up at once. Askers share them (see `shares`)."""
 
 _log = logging.getLogger(__name__)
 
-Answer = Callable[[frozenset[str], float], None]
+Answer = Callable[[frozenset[str] | None, float], None]
+"""Takes the addresses of a name, None if too many names are being looked up, and the loop's time."""
+
+
+class _Lookup:
+    """A name that is being looked up."""
+
+    __slots__ = ("answers", "asker")
+
+    def __init__(self, asker: object, answer: Answer) -> None:
+        self.asker = asker
+        """The first that asked for it."""
+        self.answers = [answer]
 
 
 class Resolver:
@@ -30,24 +43,28 @@ class Resolver:
 
     def __init__(self) -> None:
         self._known: OrderedDict[str, tuple[float, frozenset[str]]] = OrderedDict()
-        self._under_way: dict[str, list[Answer]] = {}
+        self._lookups: dict[str, _Lookup] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def resolve(self, name: str, answer: Answer) -> None:
-        """Calls `answer` with the addresses of `name` (none where there are none) and the loop's time."""
+    def resolve(self, name: str, asker: object, answer: Answer) -> None:
+        """Call `answer` with the addresses of `name`, of which there may be none."""
         loop = asyncio.get_running_loop()
         until, addresses = self._known.get(name, (0.0, frozenset()))
         if until > loop.time():
             answer(addresses, loop.time())
-        elif name in self._under_way:
-            self._under_way[name].append(answer)
-        elif len(self._under_way) >= MAX_LOOKUPS:
-            answer(frozenset(), loop.time())
-        else:
-            self._under_way[name] = [answer]
+        elif name in self._lookups:
+            self._lookups[name].answers.append(answer)
+        elif self._may_look_up(asker):
+            self._lookups[name] = _Lookup(asker, answer)
             task = loop.create_task(self._look_up(name))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+        else:
+            answer(None, loop.time())
+
+    def _may_look_up(self, asker: object) -> bool:
+        own = sum(lookup.asker is asker for lookup in self._lookups.values())
+        return may_take(own, MAX_LOOKUPS - len(self._lookups))
 
     async def _look_up(self, name: str) -> None:
         loop = asyncio.get_running_loop()
@@ -60,7 +77,7 @@ class Resolver:
         self._known[name] = (loop.time() + LIFETIME_S, addresses)
         if len(self._known) > MAX_NAMES:
             self._known.popitem(last=False)
-        for answer in self._under_way.pop(name, ()):
+        for answer in self._lookups.pop(name).answers:
             answer(addresses, loop.time())
 
 
@@ -73,10 +90,10 @@ class KnownClients:
         self._lock = threading.Lock()
         self._told = itertools.count(1)
         self._latest = 0
-        """Which telling was written: a thread may come late with an older one."""
+        """Newest snapshot written; a slow thread must not overwrite it with an older one."""
 
     def load(self, peers: PeerTable) -> None:
-        """Puts those seen before into the table. A file that cannot be read is as good as none."""
+        """Put clients seen before into the table. A file that cannot be read counts as none."""
         try:
             clients = json.loads(self._path.read_text())
             known = {str(name): str(address) for name, address in clients.items()}
@@ -92,7 +109,7 @@ class KnownClients:
         self._written = known
 
     def save(self, peers: PeerTable) -> None:
-        """Writes what is new, whole or not at all."""
+        """Write the file if something has changed, whole or not at all."""
         self._write(next(self._told), _addresses(peers))
 
     def _write(self, told: int, known: dict[str, str]) -> None:
@@ -113,12 +130,12 @@ class KnownClients:
                 self._written = known
 
     async def run(self, peers: PeerTable, changed: asyncio.Event) -> None:
-        """Saves once a second at the most, when something has changed."""
+        """Save at most once a second, when something has changed."""
         try:
             while True:
                 await changed.wait()
                 changed.clear()
-                # A disk may take its time, and the daemon's loop has none.
+                # A disk may be slow, and the loop must not wait for it.
                 await asyncio.to_thread(self._write, next(self._told), _addresses(peers))
                 await asyncio.sleep(1)
         finally:

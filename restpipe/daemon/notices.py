@@ -1,4 +1,4 @@
-"""What handler workers are told about the pipe: every worker hears all of it, newcomers the present state."""
+"""What handler workers are told about the pipe: the current state when they connect, then all changes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 
 from restpipe.protocol import frames
-from restpipe.protocol.frames import Kind
 from restpipe.protocol.schema_pb2 import Notice
 from restpipe.transport.link import Link
 
@@ -15,15 +14,15 @@ IDLE_EVERY_S = 60.0
 
 
 class Notices:
-    """Tells the handler workers' links of joins and breaks."""
+    """Tells handler workers what happens to the links of peers."""
 
     def __init__(self, present: Callable[[], Iterable[Notice]]) -> None:
         self._links: set[Link] = set()
         self._present = present
-        """The notices that describe how things are now."""
+        """Returns the notices that describe the current state."""
 
     def subscribe(self, link: Link) -> None:
-        """A worker has come."""
+        """Tell a worker the current state, and all that happens from now on."""
         self._links.add(link)
         for notice in self._present():
             _send(link, notice)
@@ -37,7 +36,7 @@ class Notices:
 
 
 class Idleness:
-    """On a server: that nobody is connected is said at once, and each minute for as long as it is so."""
+    """On a server: tells at once that no client is connected, and again each minute while that lasts."""
 
     def __init__(self, tell: Callable[[Notice], None]) -> None:
         self._tell = tell
@@ -45,19 +44,19 @@ class Idleness:
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self) -> None:
-        """Nobody is connected from now on."""
+        """No client is connected from now on."""
         if self._timer is None:
             self._since = time.time()
             self._say()
 
     def end(self) -> None:
-        """Somebody is."""
+        """A client is connected."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def present(self) -> Iterator[Notice]:
-        """What a newcomer is to hear of it."""
+        """Return the notice for a worker that connects, if any."""
         if self._timer is not None:
             yield Notice(kind=Notice.IDLE, since=self._since)
 
@@ -68,5 +67,4 @@ class Idleness:
 
 
 def _send(link: Link, notice: Notice) -> None:
-    link.connection.send_control(frames.encode(Kind.NOTICE, head=notice.SerializeToString()))
-    link.wake()
+    link.send_control(frames.encode(frames.NOTICE, head=notice.SerializeToString()))

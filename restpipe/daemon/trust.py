@@ -1,7 +1,7 @@
-"""Whom this daemon trusts at this moment: certificates, authorities, revocation lists, and time.
+"""Which certificates this daemon trusts at this moment: authorities, revocation lists, and time.
 
-OpenSSL judges a certificate once, in the handshake. What changes later is seen to here: a certificate that
-is revoked or expires takes its link with it, whoever has it.
+OpenSSL judges a certificate once, in the handshake. This module handles what changes later: a certificate
+that is revoked or expires takes its link with it.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ class Trust:
                 self._cut(link, _revoked(certificate))
         for peer in self._peers:
             if peer.certificate is not None and revocations.covers(peer.certificate):
-                # Not even somebody else's new certificate of the same name goes on with it.
+                # A new certificate of the same name may not go on with it: it may be another's.
                 self._links.forget_session(peer, _revoked(peer.certificate))
                 peer.certificate = None
 
@@ -224,9 +224,10 @@ class Trust:
         )
 
     def _part_with(self, before: Trusted) -> None:
-        """Has those come anew whom an authority let in that is trusted no more; the others stay.
+        """Cut the links that an authority let in which is trusted no longer; the others stay.
 
-        Who signed what stands between them and the authority is not known here: those come anew too.
+        What stands between a certificate and its authority is not known here: such links are cut, too, and
+        the clients connect again.
         """
         gone = [authority for authority in before.authorities if authority not in self._trusted.authorities]
         trusted = self._trusted.subjects - {issuer_name(authority.subject) for authority in gone}

@@ -1,75 +1,144 @@
-"""Events that wait: for a peer whose link is down, for a free handler, for a name to be resolved."""
+"""Queues of events that wait: for a peer to connect, or for a place with a handler worker. Pure.
+
+Each opener (a peer, or a web worker) has a line of its own within, and the openers take turns: however much
+one sends, it delays another by one event a turn.
+"""
 
 from __future__ import annotations
 
-import heapq
-import itertools
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Final, Generic, TypeVar
 
 from restpipe.errors import Code
 
-if TYPE_CHECKING:
-    from restpipe.daemon.router import Route
+PATIENCE: Final = 0.25
+"""Part of its time that an event may spend in a queue: one that would wait longer is refused at once."""
+WARM_UP: Final = 5
+"""Departures before the pace of a queue is known."""
+SMOOTHING: Final = 0.1
 
-MIN_COMPACTED = 64
-"""Deadlines that are kept, whether or not anybody still waits for them."""
-PATIENCE = 0.25
-"""Part of its time that an event may spend in a line: who would wait longer is refused at once."""
-WARM_UP = 5
-"""Departures before a line's pace is known."""
-SMOOTHING = 0.1
+MARGIN: Final = 0.1
+MAX_MARGIN_S: Final = 0.25
 
-MARGIN = 0.1
-MAX_MARGIN_S = 0.25
+OpenerT = TypeVar("OpenerT")
+EntryT = TypeVar("EntryT")
 
 
 def give_up_at(now: float, timeout_s: float) -> float:
-    """When a waiting event is answered: a little before its deadline, so that the answer comes in time."""
+    """Return when to answer a waiting event: a little before its deadline, so that the answer is in time."""
     return now + timeout_s - min(MAX_MARGIN_S, timeout_s * MARGIN)
 
 
-class WaitingLine:
-    """First come, first served, and at most `limit` of them."""
+class WaitingQueue(Generic[OpenerT, EntryT]):
+    """At most `limit` entries: of each opener first come, first served, and the openers by turns."""
 
     def __init__(self, limit: int, code: Code, detail: str) -> None:
         self.limit = limit
         self.code = code
-        """What an event is told that waited in vain."""
+        """What an event is told that waited here until its deadline."""
         self.detail = detail
-        self._routes: OrderedDict[Route, None] = OrderedDict()
+        self._lines: OrderedDict[OpenerT, OrderedDict[EntryT, float]] = OrderedDict()
+        """The entries of each opener with their deadlines. The opener whose turn it is comes first."""
+        self.count = 0
+        """How many entries are here."""
         self._departed_at: float | None = None
         self._departures = 0
         self._interval_s = 0.0
 
     def __len__(self) -> int:
-        return len(self._routes)
+        return self.count
+
+    @property
+    def openers(self) -> int:
+        """How many openers have entries here."""
+        return len(self._lines)
 
     @property
     def full(self) -> bool:
-        return len(self._routes) >= self.limit
+        return self.count >= self.limit
 
-    def is_too_long(self, patience_s: float) -> bool:
-        """Whether a newcomer with so much time would spend too much of it here, at the pace of this line."""
-        return len(self) * self._interval_s > patience_s * PATIENCE and self._departures > WARM_UP
-
-    def hopeless(self, now: float) -> Route | None:
-        """Whoever stands last, if his turn would come after his deadline at the pace of this line."""
-        if self._departures <= WARM_UP or not self._routes:
-            return None
-        last = next(reversed(self._routes))
-        waiting = last.waiting
-        in_vain = waiting is not None and now + len(self) * self._interval_s > waiting.deadline
-        return last if in_vain else None
-
-    def add(self, route: Route) -> None:
-        if not self._routes:
+    def add(self, opener: OpenerT, entry: EntryT, deadline: float) -> None:
+        if not self.count:
             self.stall()
-        self._routes[route] = None
+        line = self._lines.get(opener)
+        if line is None:
+            line = self._lines[opener] = OrderedDict()
+        line[entry] = deadline
+        self.count += 1
+
+    def remove(self, opener: OpenerT, entry: EntryT) -> None:
+        """Remove an entry. Does nothing if it is not here."""
+        line = self._lines.get(opener)
+        if line is not None and line.pop(entry, None) is not None:
+            self._removed(opener, line)
+
+    def _removed(self, opener: OpenerT, line: OrderedDict[EntryT, float]) -> None:
+        self.count -= 1
+        if not line:
+            del self._lines[opener]
+
+    def displace(self, opener: OpenerT) -> EntryT | None:
+        """Remove and return an entry to make room for `opener`: the newest of the opener that has the most.
+
+        None if no opener has at least two more than this one: then it is as badly off as all others.
+        """
+        own = self._lines.get(opener)
+        fewest = 2 + (len(own) if own is not None else 0)
+        if self.count < fewest:
+            return None
+        longest = max(self._lines, key=self._waiting)
+        line = self._lines[longest]
+        if len(line) < fewest:
+            return None
+        entry, _ = line.popitem(last=True)
+        self._removed(longest, line)
+        return entry
+
+    def _waiting(self, opener: OpenerT) -> int:
+        return len(self._lines[opener])
+
+    # Whose turn it is.
+
+    def turn(self) -> tuple[OpenerT, EntryT]:
+        """Return the opener whose turn it is, and its oldest entry. The queue must not be empty."""
+        opener = next(iter(self._lines))
+        return opener, next(iter(self._lines[opener]))
+
+    def pass_turn(self) -> None:
+        """The opener whose turn it is may have nothing now: it is the turn of the next."""
+        self._lines.move_to_end(next(iter(self._lines)))
+
+    def pop(self) -> EntryT:
+        """Remove and return the entry whose turn it is; its opener goes to the end. KeyError if empty."""
+        opener, line = self._lines.popitem(last=False)
+        entry, _ = line.popitem(last=False)
+        self.count -= 1
+        if line:
+            self._lines[opener] = line
+        return entry
+
+    # The pace.
+
+    def is_too_long(self, opener: OpenerT, timeout_s: float) -> bool:
+        """Tell whether a new entry of `opener` would spend too much of its time here, at the current pace."""
+        if self._departures <= WARM_UP:
+            return False
+        line = self._lines.get(opener)
+        own, others = (len(line), len(self._lines) - 1) if line is not None else (0, len(self._lines))
+        ahead = min(self.count, own + (own + 1) * others)
+        return ahead * self._interval_s > timeout_s * PATIENCE
+
+    def hopeless(self, opener: OpenerT, now: float) -> EntryT | None:
+        """Return the last entry of `opener` if at the current pace its turn comes after its deadline."""
+        line = self._lines.get(opener)
+        if line is None or self._departures <= WARM_UP:
+            return None
+        entry = next(reversed(line))
+        ahead = min(self.count, len(line) * len(self._lines))
+        return entry if now + ahead * self._interval_s > line[entry] else None
 
     def moved(self, now: float) -> None:
-        """Somebody's turn has come, and so has a step of the line's pace."""
+        """An entry has left because its turn had come: a step of the queue's pace."""
         if self._departed_at is not None:
             self._departures += 1
             smoothing = max(SMOOTHING, 1 / self._departures)
@@ -77,53 +146,5 @@ class WaitingLine:
         self._departed_at = now
 
     def stall(self) -> None:
-        """The time until the next departure says nothing of the line's pace."""
+        """The time until the next departure says nothing about the queue's pace."""
         self._departed_at = None
-
-    def remove(self, route: Route) -> None:
-        """Without effect when it does not stand here."""
-        self._routes.pop(route, None)
-
-    def pop(self) -> Route:
-        """Removes and returns whoever came first; `KeyError` when nobody waits."""
-        route, _ = self._routes.popitem(last=False)
-        return route
-
-
-class Deadlines:
-    """When waiting events are to be given up. Entries whose events wait no more are skipped."""
-
-    def __init__(self, arm: Callable[[float], None]) -> None:
-        self._arm = arm
-        """Told when the next moment has come nearer."""
-        self._heap: list[tuple[float, int, Route]] = []
-        self._order = itertools.count()
-        self._compact_at = MIN_COMPACTED
-
-    def add(self, at: float, route: Route) -> None:
-        if len(self._heap) >= self._compact_at:
-            self._compact()
-        heapq.heappush(self._heap, (at, next(self._order), route))
-        if self._heap[0][2] is route:
-            self._arm(at)
-
-    def _compact(self) -> None:
-        """Most events wait for a moment of their long deadlines: those would pile up here."""
-        self._heap = [entry for entry in self._heap if entry[2].waits]
-        heapq.heapify(self._heap)
-        self._compact_at = max(MIN_COMPACTED, 2 * len(self._heap))
-
-    @property
-    def next_at(self) -> float | None:
-        """The next moment at which somebody still waits in vain; None when nobody waits."""
-        heap = self._heap
-        while heap and not heap[0][2].waits:
-            heapq.heappop(heap)
-        return heap[0][0] if heap else None
-
-    def pop_due(self, now: float) -> list[Route]:
-        """Removes and returns those whose time has come."""
-        due: list[Route] = []
-        while (at := self.next_at) is not None and at <= now:
-            due.append(heapq.heappop(self._heap)[2])
-        return due

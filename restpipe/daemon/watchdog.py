@@ -7,7 +7,7 @@ from pathlib import Path
 
 from restpipe.host.notify import Notifier
 from restpipe.protocol.schema_pb2 import ROLE_WEB
-from restpipe.transport.local import DaemonLink
+from restpipe.transport.daemon_link import DaemonLink
 
 GOODBYE_S = 1.0
 

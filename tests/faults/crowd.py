@@ -1,26 +1,25 @@
-"""Very many clients in one process: all that a client daemon has but its doors for workers."""
+"""Very many client daemons in one process, without their sockets for workers."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
 from restpipe_ca import authority
-from restpipe_ca.profiles import Role
+from restpipe_ca.profiles import Role as Purpose
 
-from restpipe.daemon.core import Core
+from restpipe.daemon.client import ClientDaemon
 from restpipe.daemon.dialing import Dialing
-from restpipe.daemon.peers import Peer, PeerTable
-from restpipe.daemon.trust import Sources, Trust
-from restpipe.host.config import Pipe
+from restpipe.daemon.peers import Peer
+from restpipe.host.config import Config, Pipe, Role, load
 from restpipe.host.options import Statsd
 from restpipe.host.stats import CONNECT_NEW, Stats
-from restpipe.transport.certificates import Use
-from restpipe.transport.tls import TlsFiles, client_context
+from restpipe.transport.tls import TlsFiles
 from tests.support.identities import Identity
 
 BUFFER = 1 << 20
@@ -34,7 +33,7 @@ class Identities:
         self._folder = folder
         self._authority = authority.create("Crowd", datetime.now(UTC), 10)
         self._key = authority.new_key()
-        """One for all: making 5,000 takes its time, and nobody here is to be kept out."""
+        """One for all: making 5,000 takes its time, and no client here is to be kept out."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "ca.pem").write_bytes(_pem(self._authority.certificate))
         (folder / "key.pem").write_bytes(
@@ -48,16 +47,22 @@ class Identities:
         directory.mkdir()
         for name in ("ca.pem", "key.pem"):
             (directory / name).write_bytes((self._folder / name).read_bytes())
-        self._issue(directory / "certificate.pem", Role.SERVER, ["localhost"])
+        self._issue(directory / "certificate.pem", Purpose.SERVER, ["localhost"])
         return Identity("localhost", directory)
+
+    def empty_file(self) -> Path:
+        """A configuration in which nothing is set."""
+        path = self._folder / "empty.toml"
+        path.touch()
+        return path
 
     def client(self, number: int) -> TlsFiles:
         path = self._folder / f"{number}.pem"
-        self._issue(path, Role.CLIENT, [f"client-{number}"])
+        self._issue(path, Purpose.CLIENT, [f"client-{number}"])
         return TlsFiles(self._folder / "key.pem", path, self._folder / "ca.pem", self._folder / "crl.pem")
 
-    def _issue(self, path: Path, role: Role, names: list[str]) -> None:
-        certificate = self._authority.issue(self._key.public_key(), role, names, datetime.now(UTC), 5)
+    def _issue(self, path: Path, purpose: Purpose, names: list[str]) -> None:
+        certificate = self._authority.issue(self._key.public_key(), purpose, names, datetime.now(UTC), 5)
         path.write_bytes(_pem(certificate))
 
 
@@ -75,41 +80,41 @@ class WatchedDialing(Dialing):
         super()._report(reason)
 
 
-class Client:
+class Client(ClientDaemon):
     """One member of the crowd. To be made in its loop."""
 
-    def __init__(self, files: TlsFiles, port: int, dialed: Callable[[], None]) -> None:
-        pipe = Pipe(servers=(f"127.0.0.1:{port}",), server_name="localhost", session_buffer_bytes=BUFFER)
-        peers, server = PeerTable(1, 1), Peer("server", 1)
-        peers.put(server)
+    dialing: WatchedDialing
+
+    def __init__(self, config: Config, files: TlsFiles, port: int, dialed: Callable[[], None]) -> None:
+        key, certificate, ca, crl = files
+        pipe = Pipe(
+            servers=(f"127.0.0.1:{port}",),
+            server_name="localhost",
+            session_buffer_bytes=BUFFER,
+            max_waiting=1,
+        )
+        tls = replace(config.tls, key=key, certificate=certificate, ca=ca, crl=crl)
         self.joined_at: float | None = None
         """When its latest link stood, by the loop's clock; None while it has none."""
-        self.core = Core(pipe, peers, server=server, joined=self._joined, left=self._left, present=lambda: ())
-        sources = Sources(files, (), lambda: client_context(files))
+        super().__init__(replace(config, pipe=pipe, tls=tls), Dials(dialed))
         self.dialing = WatchedDialing(
-            server,
-            self.core.links,
-            Trust(sources, links=self.core.links, peers=peers, use=Use.SERVER),
-            Dials(dialed),
-            pipe,
-            make_connection=self.core.make_connection,
-            failed=lambda attempts, broken_at: None,
+            self.server, self.links, self._trust, self._stats, pipe, failed=self._failed
         )
         self.dialing.reasons = []
 
     @property
     def connected(self) -> bool:
-        return len(self.core.links) > 0
+        return len(self.links) > 0
 
     def cut(self) -> None:
         """Without a word."""
-        for link in self.core.links.all():
+        for link in self.links.all():
             link.abort()
 
-    def _joined(self, peer: Peer) -> None:
+    def joined(self, peer: Peer) -> None:
         self.joined_at = _now()
 
-    def _left(self, peer: Peer, reason: str) -> None:
+    def left(self, peer: Peer, reason: str) -> None:
         self.joined_at = None
 
 
@@ -132,8 +137,9 @@ class Crowd:
         self.dialed: list[float] = []
         """When anybody dialed, by the loop's clock."""
         self.lateness_s = 0.0
+        config = load(Role.CLIENT, environ={}, file=identities.empty_file())
         self.clients = [
-            Client(identities.client(number), port, lambda: self.dialed.append(_now()))
+            Client(config, identities.client(number), port, lambda: self.dialed.append(_now()))
             for number in range(count)
         ]
         self.tasks: list[asyncio.Task[None]] = []

@@ -6,15 +6,15 @@ import asyncio
 import socket
 from typing import Any
 
-from restpipe.daemon.channel import Channel
+from restpipe.daemon.channel import Channel, Route
 from restpipe.daemon.links import PeerLinks
 from restpipe.daemon.peers import Peer, PeerTable
 from restpipe.daemon.pool import HandlerPool
 from restpipe.daemon.router import Limits, Router
-from restpipe.daemon.waiting import Deadlines
 from restpipe.protocol import frames
 from restpipe.protocol.connection import Connection, Side
-from restpipe.protocol.frames import END, Frame, Kind
+from restpipe.protocol.deadlines import Deadlines
+from restpipe.protocol.frames import END, Frame
 from restpipe.protocol.messages import read_message
 from restpipe.protocol.schema_pb2 import ROLE_PIPE, Event, Goaway, Reply, Role
 from restpipe.protocol.session import Session
@@ -35,7 +35,7 @@ async def linked(owner: LinkOwner, side: Side = Side.LISTENER, **how: Any) -> tu
 
 
 class Caller(Recorder):
-    """Whoever dialed: a worker or another daemon, played by the test."""
+    """The end that dialed: a worker or another daemon, played by the test."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,12 +77,12 @@ class Caller(Recorder):
 
     def open(self, stream: int, to: str = "", *, timeout_s: float = 30.0) -> None:
         head = Event(verb="GET", target="/x", to=to, timeout_ms=int(timeout_s * 1000))
-        self.send(Kind.EVENT, stream, head.SerializeToString(), end=True)
+        self.send(frames.EVENT, stream, head.SerializeToString(), end=True)
 
     def reply(self, stream: int, body: bytes = b"") -> None:
-        self.send(Kind.REPLY, stream, Reply().SerializeToString(), body, end=True)
+        self.send(frames.REPLY, stream, Reply().SerializeToString(), body, end=True)
 
-    async def got(self, kind: Kind, count: int = 1) -> list[Frame]:
+    async def got(self, kind: int, count: int = 1) -> list[Frame]:
         def come() -> list[Frame]:
             return [frame for frame in self.frames if frame.kind == kind]
 
@@ -92,7 +92,7 @@ class Caller(Recorder):
 
     async def told_to_go(self) -> Goaway:
         await until(lambda: self.lost)
-        assert self.frames[-1].kind == Kind.GOAWAY, self.frames
+        assert self.frames[-1].kind == frames.GOAWAY, self.frames
         return read_message(Goaway(), self.frames[-1])
 
     async def leave(self) -> None:
@@ -112,21 +112,31 @@ class House:
             self.server = Peer("server", 20)
             self.peers.put(self.server)
         self.lookups: dict[str, Any] = {}
+        deadlines: Deadlines[Route] = Deadlines()
         self.router = Router(
             self.peers,
             self.pool,
             Limits(100, 1 << 20),
-            self.lookups.__setitem__,
-            Deadlines(lambda at: None),
+            self._look_up,
+            deadlines.add,
             server=self.server,
         )
         self.news: list[str] = []
-        self.links = PeerLinks(
-            self.router,
-            session_life_s,
-            joined=lambda peer: self.news.append(f"{peer.name} joined"),
-            left=lambda peer, _: self.news.append(f"{peer.name} left"),
-        )
+        self.links = PeerLinks(self.router, session_life_s, self)
+
+    def _look_up(self, name: str, asker: Channel, answer: Any) -> None:
+        self.lookups[name] = answer
+
+    # PeersOwner.
+
+    def joined(self, peer: Peer) -> None:
+        self.news.append(f"{peer.name} joined")
+
+    def left(self, peer: Peer, reason: str) -> None:
+        self.news.append(f"{peer.name} left")
+
+    def gone(self, peer: Peer) -> None:
+        """Nothing to write down."""
 
     def channel(self, name: str) -> Channel:
         peer = self.peers.get(name)
@@ -135,7 +145,7 @@ class House:
         return peer.channel
 
     def settled(self) -> bool:
-        """No event is under way between this house and its peers."""
+        """No event is in flight between this house and its peers."""
         return not any(peer.channel.routes for peer in self.peers if peer.channel is not None)
 
     async def close(self) -> None:

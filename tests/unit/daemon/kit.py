@@ -4,24 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from restpipe.daemon.channel import Channel
+from restpipe.daemon.channel import Channel, Route, Waiting
 from restpipe.daemon.peers import Peer, PeerTable
 from restpipe.daemon.pool import HandlerPool, Worker
-from restpipe.daemon.router import Limits, Route, Router, Waiting
-from restpipe.daemon.waiting import Deadlines
-from restpipe.errors import StreamReset
+from restpipe.daemon.router import Limits, Router
+from restpipe.errors import Code, Reset
+from restpipe.protocol import frames
 from restpipe.protocol.connection import Connection, Side
-from restpipe.protocol.frames import END, Frame, FrameDecoder, Kind
+from restpipe.protocol.deadlines import Deadlines
+from restpipe.protocol.frames import END, Frame, FrameDecoder
 from restpipe.protocol.messages import encode_reset, read_message, read_reset
 from restpipe.protocol.schema_pb2 import Event, Origin, Reply
 from restpipe.protocol.session import Session
 
 MAX_WAITING = 5
 LIMITS = Limits(max_streams=50, backlog_bytes=1_000_000)
+CANCELLED = Reset(Code.CANCELLED, "hung up")
 
 
 def session() -> Session:
     return Session(bytes(16), 0)
+
+
+def opener() -> Channel:
+    """A neighbour that opens streams of odd numbers."""
+    return Channel(session(), Side.LISTENER)
 
 
 def taken(channel: Channel, budget: int = 1 << 30) -> list[Frame]:
@@ -37,34 +44,38 @@ def event(
     stream: int, to: str = "", body: bytes = b"", *, timeout_s: float = 30.0, end: bool = True
 ) -> Frame:
     head = Event(id=bytes(16), verb="GET", target="/x", to=to, timeout_ms=int(timeout_s * 1000))
-    return frame(Kind.EVENT, stream, head.SerializeToString(), body, end=end)
+    return frame(frames.EVENT, stream, head.SerializeToString(), body, end=end)
 
 
 def reply(stream: int, body: bytes = b"", *, end: bool = True) -> Frame:
-    return frame(Kind.REPLY, stream, Reply(status=200).SerializeToString(), body, end=end)
+    return frame(frames.REPLY, stream, Reply(status=200).SerializeToString(), body, end=end)
 
 
 def data(stream: int, body: bytes = b"", *, end: bool = False) -> Frame:
-    return frame(Kind.DATA, stream, b"", body, end=end)
+    return frame(frames.DATA, stream, b"", body, end=end)
 
 
-def reset(stream: int, why: StreamReset) -> Frame:
+def reset(stream: int, why: Reset) -> Frame:
     (made,) = FrameDecoder().feed(encode_reset(stream, why))
     return made
 
 
 def window(stream: int, credit: int = 1000) -> Frame:
-    return frame(Kind.WINDOW, stream, b"", credit.to_bytes(4, "big"))
+    return frame(frames.WINDOW, stream, b"", credit.to_bytes(4, "big"))
 
 
-def resets(received: list[Frame]) -> list[StreamReset]:
-    return [read_reset(one) for one in received if one.kind == Kind.RESET]
+def numbers(received: list[Frame]) -> list[int]:
+    return [one.stream for one in received]
 
 
-def the_reset(channel: Channel) -> StreamReset:
+def resets(received: list[Frame]) -> list[Reset]:
+    return [read_reset(one) for one in received if one.kind == frames.RESET]
+
+
+def the_reset(channel: Channel) -> Reset:
     """The one reset that a neighbour is sent, and nothing else."""
     (one,) = taken(channel)
-    assert one.kind == Kind.RESET, one
+    assert one.kind == frames.RESET, one
     return read_reset(one)
 
 
@@ -72,39 +83,47 @@ def event_of(one: Frame) -> Event:
     return read_message(Event(), one)
 
 
+def origin_of(one: Frame) -> Origin:
+    return read_message(Origin(), one)
+
+
 def waiting_route(number: int = 1) -> Route:
-    """An event that waits, in no line yet."""
-    route = Route(Channel(session(), Side.LISTENER), number)
+    """An event that waits, in no queue yet."""
+    route = Route(opener(), number)
     route.waiting = Waiting(Event(timeout_ms=1000), event(number), b"", 0.0)
     return route
 
 
 class Bench:
-    """A router and whatever neighbours the test adds."""
+    """A router and the neighbours that the test adds."""
 
     def __init__(
         self, *, client: bool = False, limits: Limits = LIMITS, max_waiting: int = MAX_WAITING
     ) -> None:
         self.now = 100.0
-        self.armed: list[float] = []
-        self.lookups: dict[str, Callable[[frozenset[str], float], None]] = {}
+        self.lookups: dict[str, Callable[[frozenset[str] | None, float], None]] = {}
         self.peers = PeerTable(100, max_waiting)
         self.pool = HandlerPool(max_waiting)
-        self.deadlines = Deadlines(self.armed.append)
+        self.deadlines: Deadlines[Route] = Deadlines()
         self.server = Peer("server", max_waiting) if client else None
         if self.server is not None:
             self.peers.put(self.server)
         self.router = Router(
-            self.peers, self.pool, limits, self.lookups.__setitem__, self.deadlines, server=self.server
+            self.peers, self.pool, limits, self._look_up, self.deadlines.add, server=self.server
         )
+
+    def _look_up(
+        self, name: str, asker: Channel, answer: Callable[[frozenset[str] | None, float], None]
+    ) -> None:
+        self.lookups[name] = answer
 
     # Neighbours.
 
     def sender(self) -> Channel:
-        return Channel(session(), Side.LISTENER)
+        return opener()
 
     def know(self, name: str, address: str = "") -> Peer:
-        """A client that was here once."""
+        """A client that was connected once."""
         peer = self.peers.add(name)
         assert peer is not None
         peer.address = address
@@ -114,7 +133,7 @@ class Bench:
         """A client's link comes up, with a new session or the one that it still has."""
         peer = self.server or self.peers.add(name)
         assert peer is not None
-        channel = peer.channel or Channel(session(), Side.LISTENER)
+        channel = peer.channel or opener()
         peer.joined(channel, address, 4000)
         self.router.peer_joined(peer, self.now)
         return peer, channel
@@ -139,11 +158,12 @@ class Bench:
         self.router.relay(worker, list(received), self.now)
 
     def pass_time(self, seconds: float) -> None:
-        """The clock goes on; whatever is due is done, as the daemon's timer would."""
+        """The clock goes on; what is due is done, as the daemon's timer would do it."""
         until = self.now + seconds
         while (at := self.deadlines.next_at) is not None and at <= until:
             self.now = max(self.now, at)
-            self.router.expire(self.now)
+            for route in self.deadlines.pop_due(self.now):
+                self.router.give_up(route)
         self.now = until
 
     def lose_worker(self, worker: Worker) -> None:
@@ -161,8 +181,4 @@ class Bench:
 
     @property
     def waiting(self) -> int:
-        return len(self.pool.line) + sum(len(peer.line) for peer in self.peers)
-
-
-def origin_of(one: Frame) -> Origin:
-    return read_message(Origin(), one)
+        return len(self.pool.queue) + sum(len(peer.queue) for peer in self.peers)

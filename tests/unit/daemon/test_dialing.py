@@ -18,9 +18,8 @@ from restpipe.host import stats as metrics
 from restpipe.host.config import Address, Pipe
 from restpipe.protocol import frames
 from restpipe.protocol.connection import Side, new_session_id
-from restpipe.protocol.frames import Kind
-from restpipe.protocol.messages import read_reset
-from restpipe.protocol.schema_pb2 import Event, Goaway, Hello
+from restpipe.protocol.messages import encode_goaway, read_reset
+from restpipe.protocol.schema_pb2 import Event, Hello
 from restpipe.protocol.session import Session
 from restpipe.transport.dialer import Disappointments
 from restpipe.transport.link import Link
@@ -126,8 +125,7 @@ class Client(House):
             self.links,
             self.trust,  # type: ignore[arg-type]
             self.counts,  # type: ignore[arg-type]
-            PIPE,
-            make_connection=lambda side: connection(side, heartbeat_s=heartbeat_s),
+            dataclasses.replace(PIPE, heartbeat_interval_s=heartbeat_s),
             failed=lambda attempts, _: self.failures.append(attempts),
         )
 
@@ -173,7 +171,7 @@ def test_it_connects_and_begins_a_session(monkeypatch: pytest.MonkeyPatch) -> No
             assert house.far.hellos[0].session == b""
             assert house.far.session is not None
             assert house.here.session.id == house.far.session.id
-            assert house.here.new_number() % 2 == 1
+            assert house.here.next_number % 2 == 1
             assert house.counts.ticks == [metrics.CONNECT_NEW, metrics.CONNECTED]
             assert house.news == ["server joined"]
 
@@ -187,7 +185,7 @@ def test_a_broken_link_is_dialed_again_at_once_and_its_session_goes_on(
         async with client(monkeypatch) as house:
             before, sender = house.here, Channel(session(), Side.LISTENER)
             house.router.from_sender(sender, [event(1)], 0.0)
-            await until(lambda: Kind.EVENT in house.far.kinds())
+            await until(lambda: frames.EVENT in house.far.kinds())
             number = house.far.frames[-1].stream
             house.far.link.abort()
             await until(lambda: len(house.far.hellos) == 2 and house.online)
@@ -198,7 +196,7 @@ def test_a_broken_link_is_dialed_again_at_once_and_its_session_goes_on(
             assert house.dialing.attempts == 0
             assert house.far.session is not None
             house.far.session.send(
-                number, frames.encode(Kind.REPLY, number, body=b"late but whole", flags=frames.END)
+                number, frames.encode(frames.REPLY, number, body=b"late but whole", flags=frames.END)
             )
             await until(lambda: sender.session.queue)
             assert taken(sender)[0].body == b"late but whole"
@@ -211,7 +209,7 @@ def test_a_server_that_was_restarted_begins_another_session(monkeypatch: pytest.
         async with client(monkeypatch) as house:
             sender = Channel(session(), Side.LISTENER)
             house.router.from_sender(sender, [event(1)], 0.0)
-            await until(lambda: Kind.EVENT in house.far.kinds())
+            await until(lambda: frames.EVENT in house.far.kinds())
             before = house.here
             house.far.session = None
             house.far.link.abort()
@@ -262,8 +260,7 @@ def test_a_client_that_was_told_its_turn_waits_for_it(monkeypatch: pytest.Monkey
         )
         monkeypatch.setattr(dialing.Redial, "after_link_s", lambda _, stood_s, alone: turns[-1][0])
         async with client(monkeypatch) as house:
-            house.far.link.connection.send_control(frames.encode_turn(0.2, 0.4))
-            house.far.link.wake()
+            house.far.link.send_control(frames.encode_turn(0.2, 0.4))
             await until(lambda: turns)
             assert turns == [(0.2, 0.4)]
             broken_at = asyncio.get_running_loop().time()
@@ -376,7 +373,7 @@ def test_a_session_given_up_amid_the_handshake_is_not_taken_for_alive(
             assert house.far.hellos[2].session == b""
             assert house.here is not before
             house.router.from_sender(Channel(session(), Side.LISTENER), [event(1)], 0.0)
-            await until(lambda: Kind.EVENT in house.far.kinds())
+            await until(lambda: frames.EVENT in house.far.kinds())
 
     run(main())
 
@@ -388,7 +385,7 @@ def test_a_session_in_which_the_protocol_was_broken_does_not_go_on(monkeypatch: 
             head = Event(verb="GET", timeout_ms=60_000).SerializeToString()
             assert house.far.link.transport is not None
             house.far.link.transport.write(
-                frames.encode(Kind.EVENT, 2, head) + frames.encode(Kind.PING, body=b"bad")
+                frames.encode(frames.EVENT, 2, head) + frames.encode(frames.PING, body=b"bad")
             )
             await until(lambda: len(house.far.hellos) == 2 and house.online)
             assert house.far.hellos[1].session == b""
@@ -400,16 +397,14 @@ def test_a_session_in_which_the_protocol_was_broken_does_not_go_on(monkeypatch: 
 def test_a_server_that_goes_is_sent_no_more_until_it_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         async with client(monkeypatch) as house:
-            goaway = Goaway(code=Code.SHUTDOWN, detail="stops").SerializeToString()
-            house.far.link.connection.send_control(frames.encode(Kind.GOAWAY, head=goaway))
-            house.far.link.wake()
+            house.far.link.send_control(encode_goaway(Code.SHUTDOWN, "stops"))
             await until(lambda: not house.online)
             assert len(house.links) == 1
             sender = Channel(session(), Side.LISTENER)
             house.router.from_sender(sender, [event(1)], 0.0)
             assert house.here.routes == {}
             house.far.link.abort()
-            await until(lambda: Kind.EVENT in house.far.kinds())
+            await until(lambda: frames.EVENT in house.far.kinds())
 
     run(main())
 
@@ -421,7 +416,7 @@ def test_what_is_under_way_with_a_server_that_stops_is_answered_for_at_once(
         async with client(monkeypatch) as house:
             sender = Channel(session(), Side.LISTENER)
             house.router.from_sender(sender, [event(1)], 0.0)
-            await until(lambda: Kind.EVENT in house.far.kinds())
+            await until(lambda: frames.EVENT in house.far.kinds())
             house.far.away = OSError("nobody listens")
             house.far.link.close(Code.SHUTDOWN, "stops")
             await until(lambda: not len(house.links))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import gc
 import logging
 from collections import Counter
@@ -16,13 +17,14 @@ import pytest
 from restpipe_ca.profiles import Role
 
 from restpipe.daemon.accepting import Accepting
-from restpipe.daemon.channel import Channel
-from restpipe.daemon.core import Core
+from restpipe.daemon.channel import Channel, Route, Waiting
+from restpipe.daemon.daemon import Daemon
 from restpipe.daemon.dialing import Dialing
+from restpipe.daemon.links import peer_connection
 from restpipe.daemon.peers import Peer, PeerTable
-from restpipe.daemon.router import Route, Waiting
 from restpipe.daemon.trust import Sources, Trust
-from restpipe.errors import Code, StreamReset
+from restpipe.errors import Code, Reset
+from restpipe.host import config as configuration
 from restpipe.host.config import Pipe
 from restpipe.host.stats import Stats
 from restpipe.protocol.connection import Connection, Side
@@ -39,15 +41,15 @@ COUNTED = (Channel, Connection, Link, Route, Session, Waiting, asyncio.Transport
 
 
 class Ends:
-    """The owners of links of a server and of its client, all real, and what is under way between them."""
+    """The owners of links of a server and of its client, all real, and what is in flight between them."""
 
     def __init__(self, ids: Identities) -> None:
         sock = listening_socket("127.0.0.1", 0)
         address = f"127.0.0.1:{sock.getsockname()[1]}"
         pipe = Pipe(servers=(address,), reconnect_min_s=0.001, reconnect_max_s=0.002)
         self.peer = Peer("server", 20)
-        self.server = core(pipe, PeerTable(10, 20), None)
-        self.client = core(pipe, PeerTable(1, 20), self.peer)
+        self.server = daemon(ids.folder, pipe, PeerTable(10, 20), None)
+        self.client = daemon(ids.folder, pipe, PeerTable(1, 20), self.peer)
         self.client.peers.put(self.peer)
         server_files = ids.issue(["127.0.0.1"], Role.SERVER)
         client_files = ids.issue(["alpha"], Role.CLIENT)
@@ -62,7 +64,7 @@ class Ends:
         self.listener = Listener(
             sock,
             lambda: self.trusts[0].context,
-            lambda: Link(self.server.make_connection(Side.LISTENER), self.accepting, loop),
+            lambda: Link(peer_connection(Side.LISTENER, pipe, loop.time()), self.accepting, loop),
             handshake_s=10.0,
         )
         self.dialing = Dialing(
@@ -71,7 +73,6 @@ class Ends:
             self.trusts[1],
             Stats.off(),
             pipe,
-            make_connection=self.client.make_connection,
             failed=lambda attempts, broken_at: None,
         )
         self.sender = Channel(session(), Side.LISTENER)
@@ -88,7 +89,7 @@ class Ends:
         return link
 
     async def cut(self, how: Callable[[Ends], None]) -> None:
-        """Once, with an event under way; it reaches the client before or after, and is then cancelled."""
+        """Once, with an event in flight; it reaches the client before or after, and is then cancelled."""
         before, number = self.link, self._number
         self._number += 2
         now = asyncio.get_running_loop().time()
@@ -96,7 +97,7 @@ class Ends:
         how(self)
         await until(lambda: self.up and self.link is not before)
         await until(lambda: self.client.router.waiting_size)
-        cancelled = reset(number, StreamReset(Code.CANCELLED))
+        cancelled = reset(number, Reset(Code.CANCELLED))
         self.server.router.from_sender(self.sender, [cancelled], now)
         await until(lambda: not self.client.router.waiting_size)
         # What is still to be said of it, and what the last link leaves to the loop.
@@ -108,7 +109,7 @@ class Ends:
         """All that there is at this moment, counted."""
         for end in (self.server, self.client):
             # Of those who wait no more, a few stay here until they are many.
-            end.router.deadlines._compact()
+            end.deadlines._deadlines._compact()
         gc.collect()
         found = Counter(
             kind.__name__ for one in gc.get_objects() for kind in COUNTED if isinstance(one, kind)
@@ -118,7 +119,7 @@ class Ends:
         for end in (self.server, self.client):
             links = end.links
             found["tables"] += len(links._peers) + len(links._links) + len(links._given_up)
-            found["deadlines"] += len(end.router.deadlines._heap)
+            found["deadlines"] += len(end.deadlines._deadlines._heap)
             found["unacknowledged"] += sum(
                 len(peer.channel.session._unacknowledged) for peer in end.peers if peer.channel is not None
             )
@@ -127,13 +128,16 @@ class Ends:
         return dict(found)
 
 
-def core(pipe: Pipe, peers: PeerTable, server: Peer | None) -> Core:
-    return Core(
-        pipe, peers, server=server, joined=lambda _: None, left=lambda _, __: None, present=lambda: ()
+def daemon(folder: Path, pipe: Pipe, peers: PeerTable, server: Peer | None) -> Daemon:
+    empty = folder / "empty.toml"
+    empty.touch()
+    config = configuration.load(
+        configuration.Role.SERVER, environ={"RP_RUNTIME_DIR": str(folder), "RP_CONFIG_FILE": str(empty)}
     )
+    return Daemon(dataclasses.replace(config, pipe=pipe), peers, server=server)
 
 
-def trust(end: Core, files: TlsFiles, context: Callable[[TlsFiles], Any], use: Use) -> Trust:
+def trust(end: Daemon, files: TlsFiles, context: Callable[[TlsFiles], Any], use: Use) -> Trust:
     return Trust(Sources(files, (), lambda: context(files)), links=end.links, peers=end.peers, use=use)
 
 
@@ -155,8 +159,7 @@ async def ends(folder: Path) -> AsyncIterator[Ends]:
         for end in (made.server, made.client):
             for timer in end.links._given_up.values():
                 timer.cancel()
-            if end._expiry is not None:
-                end._expiry.cancel()
+            end.deadlines.close()
 
 
 def by_the_client(made: Ends) -> None:

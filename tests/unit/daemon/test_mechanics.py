@@ -6,8 +6,8 @@ import logging
 
 import pytest
 
-from restpipe.errors import Code, StreamReset
-from restpipe.protocol.frames import Kind
+from restpipe.errors import Code, Reset
+from restpipe.protocol import frames
 from tests.unit.daemon.kit import Bench, data, event, frame, reply, reset, taken
 
 ID = "0" * 32
@@ -45,7 +45,7 @@ def test_the_life_of_an_event(bench: Bench, caplog: pytest.LogCaptureFixture) ->
     bench.arrive(peer, reply(2))
     assert lines(caplog) == ["web 1#1 > alpha#2: over"]
     bench.send(sender, event(3, "alpha"))
-    bench.send(sender, reset(3, StreamReset(Code.CANCELLED, "hung up")))
+    bench.send(sender, reset(3, Reset(Code.CANCELLED, "hung up")))
     assert lines(caplog)[1:] == ["web 1#3 > alpha#4: reset: cancelled: hung up"]
 
 
@@ -58,7 +58,7 @@ def test_an_event_that_waits(bench: Bench, caplog: pytest.LogCaptureFixture) -> 
     assert lines(caplog)[0] == waits
     bench.pass_time(2)
     assert lines(caplog) == ["web 1#1: refused: unreachable: the link to alpha stayed down"]
-    bench.send(sender, reset(3, StreamReset(Code.CANCELLED)))
+    bench.send(sender, reset(3, Reset(Code.CANCELLED)))
     assert lines(caplog) == ["web 1#3: reset: cancelled"]
     bench.join("alpha")
     assert lines(caplog) == [f"web 1#5 > #2: event {ID} (GET /x) goes on"]
@@ -69,7 +69,7 @@ def test_refused_and_lost_ones(bench: Bench, caplog: pytest.LogCaptureFixture) -
     sender.name, worker.name = "web 1", "handlers 1"
     peer, channel = bench.join("alpha")
     channel.name = "alpha"
-    bench.arrive(peer, event(1), frame(Kind.EVENT, 3, b"\xff\xff"))
+    bench.arrive(peer, event(1), frame(frames.EVENT, 3, b"\xff\xff"))
     assert lines(caplog) == [
         f"alpha#1 > handlers 1#2: event {ID} (GET /x) goes on",
         "alpha#3 > handlers 1#4: a head that is no Event goes on",

@@ -16,6 +16,8 @@ from restpipe.daemon.names import KnownClients, Resolver
 from restpipe.daemon.peers import PeerTable
 from tests.unit.transport.kit import logged, run, until
 
+ASKER = "a web worker"
+
 
 class Lookups:
     """In place of the loop's resolver: answers when the test says so."""
@@ -61,17 +63,17 @@ def test_a_name_is_looked_up_once_for_all_who_ask(monkeypatch: pytest.MonkeyPatc
         lookups.answers["host"] = ["10.0.0.1", "::ffff:10.0.0.2", "::1"]
         resolver, told = Resolver(), []
         for _ in range(3):
-            resolver.resolve("host", lambda *answer: told.append(answer))
+            resolver.resolve("host", ASKER, lambda *answer: told.append(answer))
         await until(lambda: lookups.asked)
         assert told == []
         lookups.go.set()
         await until(lambda: len(told) == 3)
         assert set(told) == {(frozenset({"10.0.0.1", "10.0.0.2", "::1"}), 1000.0)}
-        resolver.resolve("host", lambda *answer: told.append(answer))
+        resolver.resolve("host", ASKER, lambda *answer: told.append(answer))
         assert len(told) == 4
         assert lookups.asked == ["host"]
         lookups.now += names.LIFETIME_S
-        resolver.resolve("host", lambda *answer: told.append(answer))
+        resolver.resolve("host", ASKER, lambda *answer: told.append(answer))
         await until(lambda: len(told) == 5)
         assert lookups.asked == ["host", "host"]
 
@@ -95,10 +97,10 @@ def test_a_name_that_cannot_be_looked_up_has_no_addresses(
         lookups.answers["host"] = error
         lookups.go.set()
         resolver, told = Resolver(), []
-        resolver.resolve("host", lambda found, _: told.append(found))
+        resolver.resolve("host", ASKER, lambda found, _: told.append(found))
         await until(lambda: told)
         assert told == [frozenset()]
-        assert resolver._under_way == {}
+        assert resolver._lookups == {}
 
     run(main())
 
@@ -107,9 +109,9 @@ def test_a_name_that_cannot_be_looked_up_has_no_addresses(
 def test_no_name_however_odd_leaves_anybody_waiting(name: str) -> None:
     async def main() -> None:
         resolver, told = Resolver(), []
-        resolver.resolve(name, lambda found, _: told.append(found))
+        resolver.resolve(name, ASKER, lambda found, _: told.append(found))
         await until(lambda: told)
-        assert resolver._under_way == {}
+        assert resolver._lookups == {}
 
     run(main())
 
@@ -121,7 +123,7 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         lookups.go.set()
         resolver, told = Resolver(), []
         for number in range(20):
-            resolver.resolve(f"host{number}", lambda found, _: told.append(found))
+            resolver.resolve(f"host{number}", ASKER, lambda found, _: told.append(found))
             await until(lambda number=number: len(told) > number)
         assert len(resolver._known) == 5
         await until(lambda: not resolver._tasks)
@@ -129,16 +131,34 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     run(main())
 
 
-def test_lookups_at_once_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lookups_at_once_are_bounded_and_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         lookups = Lookups(monkeypatch)
         resolver, told = Resolver(), []
-        for number in range(names.MAX_LOOKUPS):
-            resolver.resolve(f"host{number}", lambda found, _: told.append(found))
-        resolver.resolve("one more", lambda found, _: told.append(found))
-        assert told == [frozenset()]
+
+        def look_up(name: str, asker: object) -> None:
+            resolver.resolve(name, asker, lambda found, _: told.append(found))
+
+        for number in range(100):
+            look_up(f"host{number}", "one")
+        # It is told that there are too many. Another is not yet told so.
+        assert told == [None] * (100 - len(resolver._lookups))
+        assert 8 / 9 <= len(resolver._lookups) / names.MAX_LOOKUPS < 1
+        refused = len(told)
+        look_up("another", "other")
+        assert len(told) == refused
+        # A name that is being looked up costs nothing more.
+        look_up("another", "one")
+        assert len(told) == refused
+        number = 0
+        while len(resolver._lookups) < names.MAX_LOOKUPS:
+            number += 1
+            look_up(f"more{number}", f"asker{number}")
+        look_up("one too many", "new")
+        assert told[refused:] == [None]
         lookups.go.set()
-        await until(lambda: len(told) == names.MAX_LOOKUPS + 1)
+        await until(lambda: len(told) == 100 + 2 + number + 1)
+        assert resolver._lookups == {}
 
     run(main())
 
@@ -251,7 +271,7 @@ def test_changes_are_written_as_they_come_and_at_the_end(tmp_path: Path) -> None
     run(main())
 
 
-def test_a_slow_disk_holds_up_nobody_and_what_came_last_is_written_last(tmp_path: Path) -> None:
+def test_a_slow_disk_does_not_hold_up_the_loop_and_the_newest_is_written_last(tmp_path: Path) -> None:
     async def main() -> None:
         known, peers, changed = KnownClients(tmp_path), table(), asyncio.Event()
         written, go, begun = known._write, threading.Event(), threading.Event()

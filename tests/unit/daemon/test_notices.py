@@ -7,7 +7,7 @@ import pytest
 
 from restpipe.daemon import notices
 from restpipe.daemon.notices import Idleness, Notices
-from restpipe.protocol.frames import FrameDecoder, Kind
+from restpipe.protocol.frames import NOTICE, FrameDecoder
 from restpipe.protocol.messages import read_message
 from restpipe.protocol.schema_pb2 import Notice
 from tests.unit.transport.kit import run, until
@@ -17,17 +17,12 @@ class FakeLink:
     """Writes down what it is to send."""
 
     def __init__(self) -> None:
-        self.connection = self
         self.notices: list[Notice] = []
-        self.woken = 0
 
     def send_control(self, data: bytes) -> None:
         (frame,) = FrameDecoder().feed(data)
-        assert frame.kind == Kind.NOTICE
+        assert frame.kind == NOTICE
         self.notices.append(read_message(Notice(), frame))
-
-    def wake(self) -> None:
-        self.woken += 1
 
 
 def test_newcomers_hear_the_present_state_and_all_hear_what_changes() -> None:
@@ -46,10 +41,9 @@ def test_newcomers_hear_the_present_state_and_all_hear_what_changes() -> None:
     told.tell(Notice(kind=Notice.IDLE))
     assert [notice.kind for notice in one.notices][2:] == [Notice.CONNECTION_REMOVED]
     assert [notice.kind for notice in other.notices][2:] == [Notice.IDLE]
-    assert one.woken == len(one.notices)
 
 
-def test_idle_is_said_at_once_and_again_for_as_long_as_nobody_is_there(
+def test_idle_is_told_at_once_and_again_while_no_client_is_connected(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def main() -> None:

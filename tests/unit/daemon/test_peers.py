@@ -63,7 +63,7 @@ def test_a_peer_that_joins_is_where_it_came_from() -> None:
     assert alpha.address == "fe80::1%eth0"
 
 
-def test_whoever_is_here_comes_before_whoever_was() -> None:
+def test_peers_that_are_connected_come_before_those_that_were() -> None:
     peers = table()
     here, there, gone = added(peers, "here", "there", "gone")
     for peer in (here, there, gone):
@@ -76,7 +76,7 @@ def test_whoever_is_here_comes_before_whoever_was() -> None:
     assert peers.at([]) == []
 
 
-def test_whoever_was_away_longest_makes_room() -> None:
+def test_the_peer_that_has_been_away_longest_makes_room() -> None:
     peers = table(3)
     added(peers, "a", "b", "c")
     added(peers, "a")  # has been here again since
@@ -88,7 +88,7 @@ def test_sessions_and_waiting_events_keep_their_peers() -> None:
     peers = table(3)
     a, b, _ = added(peers, "a", "b", "c")
     a.channel = channel()
-    b.line.add(waiting_route())
+    b.queue.add(channel(), waiting_route(), 1.0)
     assert peers.add("d") is not None
     assert peers.get("c") is None
     d = peers.get("d")

@@ -10,7 +10,7 @@ from restpipe.daemon.turns import SPREAD_S, Turns, places, round_s
 from restpipe.transport.backoff import STEADY_S, Backoff, Redial
 
 
-def test_one_client_has_nobody_to_wait_for() -> None:
+def test_one_client_waits_for_no_other() -> None:
     assert round_s(0) == round_s(1) == 0.0
 
 

@@ -19,7 +19,7 @@ from restpipe.transport.link import Link
 
 
 class Door:
-    """Welcomes whoever comes, unless it has been told to be mute."""
+    """Welcomes each worker, unless it has been told to be mute."""
 
     def __init__(self) -> None:
         self.mute = False
@@ -28,14 +28,14 @@ class Door:
     def link_made(self, link: Link) -> None:
         pass
 
-    def frames_received(self, link: Link, frames: list[Frame]) -> None:
+    def link_frame(self, link: Link, frame: Frame, now: float) -> None:
         if link.connection.session is None:
             self.greeted += 1
             if not self.mute:
-                now = asyncio.get_running_loop().time()
-                link.connection.accept(
-                    Session(new_session_id(), 0), read_message(Hello(), frames[0]), now=now
-                )
+                link.connection.accept(Session(new_session_id(), 0), read_message(Hello(), frame), now=now)
+
+    def stream_frames(self, link: Link, frames: list[Frame], now: float) -> None:
+        pass
 
     def link_lost(self, link: Link, reason: str) -> None:
         pass
@@ -68,7 +68,7 @@ async def _fed(manager: socket.socket, path: Path) -> None:
         greeted = door.greeted
         while door.greeted == greeted:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-    # At most what was under way when it fell silent.
+    # At most what was in flight when it fell silent.
     left = _drained(manager)
     assert len(left) <= 1
     feeding.cancel()

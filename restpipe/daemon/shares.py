@@ -1,0 +1,20 @@
+"""How much of something bounded one of several may take, so that the others always find some. Pure.
+
+A fixed part for each would leave most of it idle while few ask. Instead the bound for one moves with what is
+free: it may take more as long as it holds no more than ALPHA times what would then be left (the dynamic
+thresholds of shared buffers, Choudhury and Hahne 1998). One that asks alone gets ALPHA parts of ALPHA + 1,
+two get ALPHA parts of 2 * ALPHA + 1 each, and so on. The last part is left for the next one that comes: only
+one that holds nothing may take it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+ALPHA: Final = 8
+"""Times of what is left that one may hold: 8 of 9 parts if it asks alone."""
+
+
+def may_take(held: int, free: int) -> bool:
+    """Tell whether one that holds `held` of something may take one more, while `free` of it are left."""
+    return free > 0 and (held == 0 or held <= ALPHA * (free - 1))
