@@ -26,8 +26,11 @@ class Budget:
         self.left += size
 
 
-def allow_open_files(needed: int) -> None:
-    """Raises the limit of open files as far as this process may; says so where it is less than `needed`."""
+def allow_open_files(needed: int, serving: str = "pipe.max_clients") -> int:
+    """Raise the limit of open files as far as this process may, and return it, but no more than `needed`.
+
+    If it is less, a warning says that so many would be needed for `serving`.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard == resource.RLIM_INFINITY or soft < hard:
         wanted = needed if hard == resource.RLIM_INFINITY else hard
@@ -37,8 +40,11 @@ def allow_open_files(needed: int) -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     if soft != resource.RLIM_INFINITY and soft < needed:
         _log.warning(
-            "%d files may be open at once here, %d would be needed to serve pipe.max_clients: "
+            "%d files may be open at once here, %d would be needed to serve %s: "
             "raise the limit (LimitNOFILE=)",
             soft,
             needed,
+            serving,
         )
+        return soft
+    return needed

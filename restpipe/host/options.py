@@ -318,7 +318,11 @@ class Web:
         low=0,
         high=GIB,
     )
-    max_in_flight: int = option(1000, "Requests under way in one web worker; past it, 503.", low=1)
+    max_in_flight: int = option(
+        2000,
+        "Requests in flight in one web worker; past it, 503. One client may have half of them wait for it.",
+        low=1,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

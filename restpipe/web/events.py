@@ -5,22 +5,19 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterable
-from typing import NamedTuple
 
+from restpipe.http import HOP_BY_HOP
 from restpipe.protocol.schema_pb2 import Event
 from restpipe.web.paths import Destination
-from restpipe.web.responses import HOP_BY_HOP
-
-VERBS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 _LEFT_OUT = frozenset(
-    # Host names the near end of the pipe, and the length travels in a field of its own.
+    # Host is the near end of the pipe, and the length has a field of its own in the event.
     {name.encode() for name in HOP_BY_HOP} | {b"host", b"content-length", b"expect"}
 ) - {b"connection"}
 
 
 class EventIds:
-    """Names for events, 16 bytes each: what no other process has drawn by chance, and a count."""
+    """Identifiers for events, 16 bytes each: half drawn by chance once a process, half a count."""
 
     def __init__(self) -> None:
         self._process = os.urandom(8)
@@ -30,23 +27,18 @@ class EventIds:
         return self._process + next(self._count).to_bytes(8, "big")
 
 
-class Request(NamedTuple):
-    """An event, and what its headers ask of the web worker itself."""
-
-    event: Event
-    prefer: list[str]
-    has_key: bool
-    """The caller gave an Idempotency-Key: the far end can tell when it runs twice."""
-
-
 def of_request(
     event_id: bytes,
     verb: str,
     destination: Destination,
     fields: Iterable[tuple[bytes, bytes]],
     length: int | None,
-) -> Request:
-    """Builds the event. `fields` have lower-case names; all that are meant for the far end go with it."""
+) -> tuple[Event, list[str], bool]:
+    """Build the event. `fields` have lower-case names; end-to-end headers go with the event.
+
+    Returns the event and what its headers ask of the web worker itself: the values of Prefer, and whether
+    there is an Idempotency-Key, by which the far end can tell when the event runs twice.
+    """
     event = Event(id=event_id, verb=verb, target=destination.target, to=destination.to)
     if length is not None:
         event.body_length = length
@@ -73,11 +65,11 @@ def of_request(
                 key = True
     if connection:
         _drop_listed(event, connection)
-    return Request(event, prefer, key)
+    return event, prefer, key
 
 
 def _drop_listed(event: Event, connection: list[str]) -> None:
-    """Headers that Connection names are meant for this hop only (RFC 9110, section 7.6.1)."""
+    """Drop the headers that Connection lists: they concern this hop only (RFC 9110, section 7.6.1)."""
     listed = {token.strip().lower() for token in ",".join(connection).split(",")}
     kept = [header for header in event.headers if header.name not in listed]
     if len(kept) < len(event.headers):

@@ -1,44 +1,47 @@
 """Where a request begins and ends (RFC 9112), strictly. Pure.
 
 HTTP parsers differ, between their versions too, in what they forgive: bare line feeds, folded lines, two
-lengths, sloppy chunks. Whatever two parsers may read in two ways can smuggle a request past the one in front,
-so all of it is refused here, before the parser sees it.
+lengths, sloppy chunks. What two parsers may read in two ways can smuggle a request past the one in front, so
+all of it is refused here. What is left has one reading: a head is split at its line ends, spaces and colons.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from restpipe.errors import Problem
+from restpipe.http import FIELD_CHARACTERS, NAME_CHARACTERS, VERBS
 from restpipe.web import responses
-from restpipe.web.events import VERBS
 
-MAX_HEAD = 32768
+MAX_HEAD: Final = 32768
 """Bytes of request line and headers together, so that an event's head always fits its frame."""
-MAX_CHUNK_LINE = 1024
-MAX_TRAILERS = 8192
+MAX_CHUNK_LINE: Final = 1024
+MAX_TRAILERS: Final = 8192
 
-_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
+_TOKEN = rb"[%b]++" % NAME_CHARACTERS.encode()
+_VALUE = rb"[%b]*+" % FIELD_CHARACTERS.encode()
 _REQUEST_LINE = _TOKEN + rb" [\x21-\xff]++ HTTP/1\.[01]\r\n"
-_FIELD = _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*+\r\n"
+_FIELD = _TOKEN + rb":" + _VALUE + rb"\r\n"
 _START = re.compile(_REQUEST_LINE)
 _HEAD = re.compile(_REQUEST_LINE + rb"(?:" + _FIELD + rb")*+\r\n")
 _BARE = re.compile(rb"(?<!\r)\n|\r(?=[^\n])|\x00")
-_UPGRADE = re.compile(rb"\r\nupgrade:[^\r]*+", re.IGNORECASE)
 _LENGTH = re.compile(rb"[0-9]{1,18}")
-_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*+;[\t\x20-\x7e\x80-\xff]*+)?\r\n")
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*+;" + _VALUE + rb")?\r\n")
 _TRAILER = re.compile(_FIELD)
 
 _VERBS = frozenset(verb.encode() for verb in VERBS)
 
-FRAMING_NAMES = frozenset({b"content-length", b"transfer-encoding", b"host", b"expect"})
+FRAMING_NAMES: Final = frozenset({b"connection", b"content-length", b"expect", b"host", b"transfer-encoding"})
 """Headers that `decide` must be shown."""
+
+Fields = list[tuple[bytes, bytes]]
+"""Headers in their order: names in lower case, values without the white space around them."""
 
 
 class Malformed(Exception):
-    """The bytes are no request that can be read in one way only: answer `problem`, then close."""
+    """The bytes are not a request that can be read in only one way: answer `problem`, then close."""
 
     def __init__(self, detail: str, problem: Problem = responses.MALFORMED) -> None:
         super().__init__(detail)
@@ -47,9 +50,9 @@ class Malformed(Exception):
 
 
 def head_size(data: bytes) -> int:
-    """Bytes of the request head at the start of `data`; 0 while it is not all there.
+    """Return the bytes of the request head at the start of `data`; 0 while it is not all there.
 
-    Raises `Malformed` as soon as it can be told.
+    Raises `Malformed` as soon as the head cannot become well formed.
     """
     end = data.find(b"\r\n\r\n", 0, MAX_HEAD)
     if end < 0:
@@ -57,14 +60,13 @@ def head_size(data: bytes) -> int:
         return 0
     if not _HEAD.fullmatch(data, 0, end + 4):
         raise Malformed("the request line or a header is malformed")
-    # Parsers know different lists of verbs, and read differently what follows some of them.
     if data[: data.find(b" ")] not in _VERBS:
-        raise Malformed(f"the verbs served are {', '.join(sorted(VERBS))}", responses.UNKNOWN_VERB)
+        raise Malformed(f"the verbs served are {', '.join(VERBS)}", responses.UNKNOWN_VERB)
     return end + 4
 
 
 def _check_start(data: bytes) -> None:
-    """A head that can never become well formed must not keep its sender waiting."""
+    """Refuse a head that can never become well formed, so that its sender does not wait."""
     if len(data) >= MAX_HEAD:
         raise Malformed(
             f"the request line and headers together exceed {MAX_HEAD} bytes", responses.HEAD_TOO_LARGE
@@ -75,29 +77,47 @@ def _check_start(data: bytes) -> None:
         raise Malformed("the request line is malformed")
 
 
-def without_upgrade(head: bytes) -> bytes:
-    """The head without Upgrade headers: a server may ignore them (RFC 9110, section 7.8), parsers do not."""
-    return _UPGRADE.sub(b"", head) if b"\r\nupgrade:" in head.lower() else head
+def split_head(head: bytes) -> tuple[bytes, bytes, str, Fields, Fields]:
+    """Take a head apart that `head_size` has found whole and well formed.
+
+    Returns verb, target as it stood, version (1.0 or 1.1), headers, and those of them named in FRAMING_NAMES.
+    """
+    line, _, rest = head[:-4].partition(b"\r\n")
+    verb, target, protocol = line.split(b" ")
+    fields: Fields = []
+    framing_fields: Fields = []
+    for line in rest.split(b"\r\n") if rest else ():
+        name, _, value = line.partition(b":")
+        field = (name.lower(), value.strip(b" \t"))
+        fields.append(field)
+        if field[0] in FRAMING_NAMES:
+            framing_fields.append(field)
+    return verb, target, "1.0" if protocol == b"HTTP/1.0" else "1.1", fields, framing_fields
 
 
 class Framing(NamedTuple):
-    """How the body of a request is delimited."""
+    """Where a request ends, and whether another may follow it."""
 
     length: int | None
-    """Bytes of body; None when it comes in chunks."""
+    """Bytes of body; None if it comes in chunks."""
     expects_continue: bool
+    """The caller sends the body only when it is told to (RFC 9110, section 10.1.1)."""
+    persists: bool
+    """The caller keeps the connection for another request (RFC 9112, section 9.3)."""
 
 
-NO_BODY = Framing(0, False)
+BODILESS: Final = Framing(0, False, True)
+BODILESS_AND_LAST: Final = Framing(0, False, False)
 
 
 def decide(version: str, fields: Iterable[tuple[bytes, bytes]]) -> Framing:
-    """How the body is delimited, from the headers named in FRAMING_NAMES (RFC 9112, sections 3.2 and 6).
+    """Return how a request is delimited, from its headers named in FRAMING_NAMES (RFC 9112, 3.2 and 6).
 
     Raises `Malformed` where the standard leaves room for two readings.
     """
     lengths: list[bytes] = []
     codings: list[bytes] = []
+    options: list[bytes] = []
     hosts = 0
     expects = False
     for name, value in fields:
@@ -107,13 +127,23 @@ def decide(version: str, fields: Iterable[tuple[bytes, bytes]]) -> Framing:
             lengths.append(value.strip(b" \t"))
         elif name == b"transfer-encoding":
             codings.append(value.strip(b" \t").lower())
+        elif name == b"connection":
+            options += [option.strip(b" \t").lower() for option in value.split(b",")]
         else:
-            expects = value.strip(b" \t").lower() == b"100-continue"
+            # HTTP/1.0 knows no answer to it.
+            expects = version != "1.0" and value.strip(b" \t").lower() == b"100-continue"
     if hosts > 1 or (not hosts and version != "1.0"):
         raise Malformed("there must be exactly one Host header")
-    if not lengths and not codings:
-        return Framing(0, expects) if expects else NO_BODY
-    return Framing(_length(version, lengths, codings), expects)
+    persists = _persists(version, options) if options else version != "1.0"
+    if not lengths and not codings and not expects:
+        return BODILESS if persists else BODILESS_AND_LAST
+    return Framing(_length(version, lengths, codings) if lengths or codings else 0, expects, persists)
+
+
+def _persists(version: str, options: list[bytes]) -> bool:
+    if b"close" in options:
+        return False
+    return version != "1.0" or b"keep-alive" in options
 
 
 def _length(version: str, lengths: list[bytes], codings: list[bytes]) -> int | None:
@@ -134,9 +164,13 @@ class Body(Protocol):
     """Follows a request's body through the bytes that arrive."""
 
     done: bool
+    """All of it has arrived."""
 
-    def take(self, data: bytes) -> int:
-        """How many bytes of `data` belong to this body; `Malformed` when it is broken."""
+    def take(self, data: bytes, content: list[bytes]) -> int:
+        """Return how many bytes of `data` belong to this body, and append to `content` what they carry.
+
+        Raises `Malformed` if the body is broken.
+        """
 
 
 class SizedBody:
@@ -146,15 +180,16 @@ class SizedBody:
         self.done = not length
         self._left = length
 
-    def take(self, data: bytes) -> int:
+    def take(self, data: bytes, content: list[bytes]) -> int:
         taken = min(self._left, len(data))
         self._left -= taken
         self.done = not self._left
+        content.append(data if taken == len(data) else data[:taken])
         return taken
 
 
 class ChunkedBody:
-    """A body in chunks, with its trailers, checked byte for byte."""
+    """A body in chunks, checked byte for byte. Trailers are dropped: the event has left already."""
 
     def __init__(self) -> None:
         self.done = False
@@ -164,17 +199,21 @@ class ChunkedBody:
         self._in_trailers = False
         self._trailers = 0
 
-    def take(self, data: bytes) -> int:
+    def take(self, data: bytes, content: list[bytes]) -> int:
         at = 0
         while at < len(data) and not self.done:
-            at = self._take_chunk(data, at) if self._left else self._take_line(data, at)
+            at = self._take_chunk(data, at, content) if self._left else self._take_line(data, at)
         return at
 
-    def _take_chunk(self, data: bytes, at: int) -> int:
+    def _take_chunk(self, data: bytes, at: int, content: list[bytes]) -> int:
         stop = min(at + self._left, len(data))
-        for place in range(max(at, at + self._left - 2), stop):
-            if data[place] != b"\n\r"[at + self._left - place - 1]:
+        # Behind the chunk's content stands CRLF.
+        ends = at + self._left - 2
+        for place in range(max(at, ends), stop):
+            if data[place] != b"\r\n"[place - ends]:
                 raise Malformed("a chunk is not as long as it says")
+        if ends > at:
+            content.append(data[at : min(ends, stop)])
         self._left -= stop - at
         return stop
 
@@ -209,7 +248,7 @@ class ChunkedBody:
 
 
 def body_of(framing: Framing) -> Body | None:
-    """What follows the body of a request so framed; None when it has none."""
+    """Return what follows the body of a request so framed; None if it has none."""
     if framing.length is None:
         return ChunkedBody()
     return SizedBody(framing.length) if framing.length else None

@@ -7,13 +7,15 @@ from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from restpipe.host.config import Role
+from restpipe.http import BROKEN_ESCAPE
 
 FORMS = {Role.SERVER: "/client/NAME/NOUN", Role.CLIENT: "/server/NOUN"}
-"""The paths that there are, as a caller is told."""
+"""The paths that are served, as problem documents name them."""
+
+_PREFIXES = {Role.SERVER: "/client/", Role.CLIENT: "/server/"}
 
 _VISIBLE = re.compile(rb"[\x21-\x7e]+")
 _ORIGIN_OF_ABSOLUTE_FORM = re.compile(rb"https?://[^/?#]+", re.IGNORECASE)
-_BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -35,30 +37,26 @@ class UnknownPath(LookupError):
 
 
 def parse(raw: bytes, role: Role) -> Destination:
-    """Reads a request target (RFC 9112, section 3.2) in origin-form or absolute-form.
+    """Read a request target (RFC 9112, section 3.2) in origin-form or absolute-form.
 
     Raises `BadTarget` or `UnknownPath`, each with a sentence for the caller.
     """
-    target = _origin_form(raw)
-    if role == Role.CLIENT:
-        return Destination("", _after(target, "/server", role))
-    name, slash, rest = _after(target, "/client", role)[1:].partition("/")
-    if not slash or "?" in name:
-        raise UnknownPath(_forms(role))
-    return Destination(_decode_name(name), "/" + rest)
-
-
-def _origin_form(raw: bytes) -> str:
     if not _VISIBLE.fullmatch(raw):
         raise BadTarget("the target has bytes that must be percent-encoded")
-    if not raw.startswith(b"/"):
-        raw = _without_origin(raw)
-    target = raw.decode("ascii")
+    target = (raw if raw.startswith(b"/") else _without_origin(raw)).decode("ascii")
     if "#" in target:
         raise BadTarget("a fragment ('#') does not belong in a request; write it as %23")
-    if "%" in target and _BROKEN_ESCAPE.search(target):
+    if "%" in target and BROKEN_ESCAPE.search(target):
         raise BadTarget("a '%' in the target is not followed by two hexadecimal digits; write it as %25")
-    return target
+    prefix = _PREFIXES[role]
+    if not target.startswith(prefix):
+        raise UnknownPath(_forms(role))
+    if role == Role.CLIENT:
+        return Destination("", target[len(prefix) - 1 :])
+    name, slash, rest = target[len(prefix) :].partition("/")
+    if not slash or "?" in name:
+        raise UnknownPath(_forms(role))
+    return Destination(_decode_name(name) if not name or "%" in name else name, "/" + rest)
 
 
 def _without_origin(raw: bytes) -> bytes:
@@ -67,12 +65,6 @@ def _without_origin(raw: bytes) -> bytes:
         raise BadTarget("the target must begin with '/'")
     rest = raw[origin.end() :]
     return rest if rest.startswith(b"/") else b"/" + rest
-
-
-def _after(target: str, prefix: str, role: Role) -> str:
-    if not target.startswith(prefix + "/"):
-        raise UnknownPath(_forms(role))
-    return target[len(prefix) :]
 
 
 def _forms(role: Role) -> str:

@@ -10,14 +10,14 @@ _WAIT = re.compile(
     r'\s*wait\s*=\s*(?:"\s*(\d+(?:\.\d+)?)\s*"|(\d+(?:\.\d+)?))\s*(?:;|$)', re.IGNORECASE | re.ASCII
 )
 _LONGEST = 1024
-"""Characters of the header that are looked at; a preference may be ignored."""
+"""Characters of the header that are read; a preference may be ignored."""
 
 
 def wait_s(fields: Iterable[str], most_s: float) -> float | None:
-    """The seconds of the first usable `wait` in the values of the Prefer header; None without one.
+    """Return the seconds of the first usable `wait` in the values of the Prefer header, or None.
 
-    Tolerant, as a preference is: what cannot be read, zero included, is passed over, and more than `most_s`
-    is cut to it. Fractions of a second are taken too.
+    What cannot be read is passed over, for it is a preference; so is zero. More than `most_s` is cut to it.
+    Fractions of a second are served too.
     """
     for preference in _PREFERENCE.findall(",".join(fields)[:_LONGEST]):
         wait = _WAIT.match(preference)
@@ -28,5 +28,5 @@ def wait_s(fields: Iterable[str], most_s: float) -> float | None:
 
 
 def applied(seconds: float) -> str:
-    """The value of Preference-Applied that says which wait is in force."""
+    """Return the value of Preference-Applied that says which wait is in force."""
     return f"wait={seconds:.10g}"

@@ -3,34 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Final
 
-from restpipe.errors import Code, Delivered, StreamReset
+from restpipe.errors import Code, Delivered, Reset
 
-REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
-"""Verbs that may run twice (RFC 9110, section 9.2.2)."""
-MAX_RUNS = 6
-"""Sends that may have run, one of them at the most to its end."""
-MAX_SENDS_AFTER_DEATH = 2
-"""An event that kills its handler must not be let loose on many."""
-FIRST_PAUSE_S = 0.02
-PAUSE_GROWTH = 5
-MAX_PAUSE_S = 1.0
+MAX_RUNS: Final = 6
+"""Attempts that may have run, of which at most one to its end."""
+MAX_SENDS_AFTER_DEATH: Final = 2
+"""An event that kills its handler must not reach many of them."""
+FIRST_PAUSE_S: Final = 0.02
+PAUSE_GROWTH: Final = 5
+MAX_PAUSE_S: Final = 1.0
 
 
 @dataclasses.dataclass
 class History:
-    """What has become of an event so far."""
+    """The attempts to send an event so far. Made when the first of them has failed."""
 
     repeatable: bool
     """It may run twice: by its verb, or because the caller gave it an Idempotency-Key."""
     sends: int = 0
     deaths: int = 0
-    """Sends whose outcome is unknown although the link stayed: whoever ran the event is gone."""
+    """Attempts whose outcome is unknown although the link stayed: the process that ran the event is gone."""
     runs: int = 0
-    """Sends of which nobody can say that they did not run."""
+    """Attempts that may have run."""
 
-    def record(self, reset: StreamReset, *, link_lost: bool) -> None:
-        """Takes note of how the latest send ended."""
+    def record(self, reset: Reset, *, link_lost: bool) -> None:
+        """Note how the latest attempt ended."""
         if reset.delivered == Delivered.NO:
             return
         self.runs += 1
@@ -38,12 +37,12 @@ class History:
             self.deaths += 1
 
 
-def pause_s(history: History, reset: StreamReset, *, body_at_hand: bool, remaining_s: float) -> float | None:
-    """How long to pause before the event is sent again, in seconds; None when it must not be.
+def pause_s(history: History, reset: Reset, *, body_at_hand: bool, remaining_s: float) -> float | None:
+    """Return the seconds to pause before the event is sent again; None if it must not be sent again.
 
     `history` has `reset` recorded already.
     """
-    # What was not delivered is sent again until its deadline: a daemon's restart may take its time.
+    # What was not delivered is sent again until its deadline: a daemon's restart may take long.
     pause = min(FIRST_PAUSE_S * PAUSE_GROWTH ** min(history.sends - 1, 9), MAX_PAUSE_S)
     allowed = (
         body_at_hand
@@ -55,15 +54,15 @@ def pause_s(history: History, reset: StreamReset, *, body_at_hand: bool, remaini
     return pause if allowed else None
 
 
-def _is_harmless(history: History, reset: StreamReset) -> bool:
+def _is_harmless(history: History, reset: Reset) -> bool:
     if reset.code not in (Code.DRAINING, Code.OUTCOME_UNKNOWN):
         return False
     return reset.delivered == Delivered.NO or history.repeatable
 
 
-def verdict(history: History, reset: StreamReset) -> StreamReset:
-    """What the caller is told: that the last send was not delivered says nothing about those before it."""
+def verdict(history: History, reset: Reset) -> Reset:
+    """Return what the caller is told: a last attempt that was not delivered says nothing of those before."""
     if reset.delivered != Delivered.NO or not history.runs:
         return reset
     detail = f"sent {history.sends} times; an earlier one may have run, the last did not: {reset}"
-    return StreamReset(Code.OUTCOME_UNKNOWN, detail)
+    return Reset(Code.OUTCOME_UNKNOWN, detail)

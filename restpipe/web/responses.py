@@ -4,52 +4,29 @@ from __future__ import annotations
 
 import functools
 import json
-import re
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from restpipe.errors import PROBLEMS, Code, Delivered, Problem, StreamReset
+from restpipe.errors import PROBLEMS, Code, Delivered, Problem, Reset
+from restpipe.http import BODILESS, PROBLEM_TYPE, RESERVED, RETURN_CODE, TYPE_PREFIX, is_field_value, is_token
 from restpipe.protocol.schema_pb2 import Reply
 
-PROBLEM_TYPE = "application/problem+json"
-TYPE_PREFIX = "urn:restpipe:problem:"
-RETURN_CODE = "x-event-return-code"
+UNKNOWN_PATH: Final = Problem("unknown-path", 404, "There is nothing at this path")
+UNKNOWN_VERB: Final = Problem("unknown-verb", 501, "This verb is not served")
+MALFORMED: Final = Problem("bad-request", 400, "The request cannot be understood")
+HEAD_TOO_SLOW: Final = Problem("head-too-slow", 408, "The request's head did not come in time")
+HEAD_TOO_LARGE: Final = Problem("head-too-large", 431, "The request's headers are too large")
+UNKNOWN_CODING: Final = Problem("unknown-coding", 501, "This transfer coding is not served")
+INTERNAL: Final = Problem("internal", 500, "The web worker failed")
+GIVEN_UP: Final = Problem("given-up", 502, "The event was given up inside the pipe")
 
-UNKNOWN_PATH = Problem("unknown-path", 404, "There is nothing at this path")
-UNKNOWN_VERB = Problem("unknown-verb", 501, "This verb is not served")
-MALFORMED = Problem("bad-request", 400, "The request cannot be understood")
-HEAD_TOO_LARGE = Problem("head-too-large", 431, "The request's headers are too large")
-UNKNOWN_CODING = Problem("unknown-coding", 501, "This transfer coding is not served")
-INTERNAL = Problem("internal", 500, "The web worker failed")
-GIVEN_UP = Problem("given-up", 502, "The event was given up inside the pipe")
-
-RETRY_AFTER_S = {Code.UNREACHABLE: 5}
-SHORT_RETRY_S = 1
-
-BODILESS = frozenset({204, 205, 304})
-
-_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-HOP_BY_HOP = frozenset(
-    {
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
-_OURS = HOP_BY_HOP | {"content-length", "content-type", "date", "server", RETURN_CODE}
-"""What a handler's own headers cannot set: RestPipe and the web server do."""
+RETRY_AFTER_S: Final = {Code.UNREACHABLE: 5}
+SHORT_RETRY_S: Final = 1
 
 Headers = list[tuple[str, str]]
 
 
 class BadReply(ValueError):
-    """What a handler answered cannot be said in HTTP."""
+    """HTTP cannot carry what a handler answered."""
 
 
 class Document(NamedTuple):
@@ -67,8 +44,8 @@ class Head(NamedTuple):
     headers: Headers
 
 
-def of_failure(reset: StreamReset, event_id: bytes = b"") -> Document:
-    """The problem document of an event that came to its end without a reply."""
+def of_failure(reset: Reset, event_id: bytes = b"") -> Document:
+    """Return the problem document of an event that ended without a reply."""
     problem = PROBLEMS.get(reset.code, GIVEN_UP)
     retry_after_s = RETRY_AFTER_S.get(reset.code, SHORT_RETRY_S)
     more: dict[str, Any] = {"names": list(reset.names)} if reset.names else {}
@@ -84,7 +61,7 @@ def of_problem(
     retry_after_s: int = SHORT_RETRY_S,
     **more: Any,
 ) -> Document:
-    """A problem document (RFC 9457); `more` are further members of it."""
+    """Return a problem document (RFC 9457); `more` are further members of it."""
     members: dict[str, Any] = {
         "type": TYPE_PREFIX + problem.slug,
         "title": problem.title,
@@ -101,7 +78,7 @@ def of_problem(
 
 
 def of_reply(reply: Reply) -> Head:
-    """Status and headers of a handler's reply. `BadReply` when they cannot be said in HTTP.
+    """Return status and headers of a handler's reply. Raises `BadReply` if HTTP cannot carry them.
 
     Nothing that a handler writes can end a header early or forge one of RestPipe's own: hop-by-hop headers
     and those that RestPipe sets are left out, anything else that is malformed makes the whole reply a fault.
@@ -129,20 +106,20 @@ def _passed_on(reply: Reply) -> Headers:
     return [
         (name, _checked(name, header.value))
         for header in reply.headers
-        if (name := header.name.lower()) not in _OURS and name not in listed
+        if (name := header.name.lower()) not in RESERVED and name not in listed
     ]
 
 
 @functools.lru_cache(maxsize=64)
 def _content_type(value: str) -> str:
-    """Few are ever answered with, and nearly every reply has one."""
+    """Nearly every reply has one, and there are few different ones."""
     return _checked("content-type", value)
 
 
 def _checked(name: str, value: str) -> str:
-    if not _NAME.fullmatch(name):
+    if not is_token(name):
         raise BadReply(f"the handler answered with a header whose name is no token: {name[:100]!r}")
-    if not _VALUE.fullmatch(value):
+    if not is_field_value(value):
         raise BadReply(f"the handler answered with a header {name!r} whose value HTTP cannot carry")
     # Older HTTP servers refuse a tab where the standard allows one.
     return value.replace("\t", " ").strip()

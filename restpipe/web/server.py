@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import logging
 import math
@@ -20,22 +19,17 @@ from restpipe.errors import ConfigError
 from restpipe.host import logs
 from restpipe.host.config import Config, renewed
 from restpipe.host.notify import Notifier
-from restpipe.host.stats import Stats
-from restpipe.protocol.schema_pb2 import ROLE_WEB
-from restpipe.transport.local import DaemonLink
-from restpipe.web import app
-from restpipe.web.app import Asgi, Scope
+from restpipe.web.service import WebService
 
 HANG_TIMEOUT_S = 30
-"""A worker whose loop stands still for as long is killed."""
-KEEP_ALIVE_S = 5
+"""A worker whose loop stands still for so long is killed."""
 BACKLOG = 2048
 
 _log = logging.getLogger(__name__)
 
 
 def main(config: Config) -> int:
-    """Serves until SIGTERM or SIGINT; returns the exit status."""
+    """Serve until SIGTERM or SIGINT; return the exit status."""
     logs.configure(config.log, process="web")
     notifier = Notifier()
     # gunicorn would say READY before any worker serves.
@@ -51,7 +45,7 @@ def main(config: Config) -> int:
 
 
 def _make_way(path: Path) -> None:
-    """gunicorn replaces a stale socket by itself, but one that is in use as well."""
+    """Refuse a path that is in use: gunicorn replaces a stale socket, but one that is in use as well."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         taken = path.exists()
@@ -79,7 +73,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         Watchman(self, self._notifier).run()
 
     def reload(self) -> None:
-        """On SIGHUP, before new workers take the place of the old."""
+        """Read the configuration again on SIGHUP, before new workers take the place of the old."""
         try:
             self._config, _ = renewed(self._config)
         except ConfigError as error:
@@ -101,11 +95,10 @@ class Server(BaseApplication):  # type: ignore[misc]
             # gunicorn takes all the mode of its socket from it, and uses it for nothing else that is shared.
             "umask": 0o777 & ~config.sockets.mode,
             "workers": config.web.workers,
-            # By name, and imported late: the arbiter needs nothing of it.
+            # By name, for gunicorn imports it itself.
             "worker_class": "restpipe.web.worker.Worker",
             "timeout": HANG_TIMEOUT_S,
             "graceful_timeout": math.ceil(config.pipe.drain_timeout_s) + 1,
-            "keepalive": KEEP_ALIVE_S,
             "backlog": BACKLOG,
             "preload_app": False,
             "loglevel": "debug" if config.log.debug else "info",
@@ -120,17 +113,13 @@ class Server(BaseApplication):  # type: ignore[misc]
     def _on_exit(self, _arbiter: object) -> None:
         self._notifier.stopping()
 
-    def load(self) -> Asgi:
-        """Called in each worker, after the fork."""
-        config = self._config
-        link = DaemonLink(str(config.sockets.events), ROLE_WEB)
-        stats = Stats(config.statsd)
-        service = WorkerService(link, stats, self._notifier, config.pipe.drain_timeout_s)
-        return app.build(config.role, config.web, link, stats, service)
+    def load(self) -> WebService:
+        """Return what a worker serves. Called in each of them, after the fork."""
+        return WebService(self._config, self._notifier)
 
 
 class Watchman(Arbiter):  # type: ignore[misc]
-    """gunicorn's own process. It watches over its workers; over itself, the service manager does."""
+    """gunicorn's own process. It watches over its workers, and the service manager watches over it."""
 
     def __init__(self, server: Server, notifier: Notifier) -> None:
         self._notifier = notifier
@@ -143,43 +132,13 @@ class Watchman(Arbiter):  # type: ignore[misc]
         super().murder_workers()
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    """Not that uvicorn has closed the socket before gunicorn, nor that it ended by the signal it was sent."""
-    text = record.getMessage()
-    return not (text.startswith("Error while closing socket") or text.endswith("was sent SIGTERM!"))
-
-
 class RootLogger(Logger):  # type: ignore[misc]
     """Leaves gunicorn's lines to the process's own log."""
 
     def setup(self, cfg: Any) -> None:
         self.cfg = cfg
         self.error_log.propagate = True
-        self.error_log.addFilter(_is_news)
         self.error_log.handlers = []
         self.error_log.setLevel(logging.DEBUG if cfg.loglevel == "debug" else logging.INFO)
         self.access_log.propagate = False
         self.access_log.handlers = []
-
-
-class WorkerService:
-    """What runs beside the requests in a worker: Falcon middleware for the ASGI lifespan."""
-
-    def __init__(self, link: DaemonLink, stats: Stats, notifier: Notifier, drain_timeout_s: float) -> None:
-        self._link = link
-        self._stats = stats
-        self._notifier = notifier
-        self._drain_timeout_s = drain_timeout_s
-        self._tasks: list[asyncio.Task[None]] = []
-
-    async def process_startup(self, scope: Scope, event: dict[str, Any]) -> None:
-        """Serving from now on: requests wait for the link."""
-        self._tasks = [asyncio.create_task(part) for part in (self._link.run(), self._stats.run())]
-        self._notifier.ready("serving")
-
-    async def process_shutdown(self, scope: Scope, event: dict[str, Any]) -> None:
-        """After the last response."""
-        await self._link.drain(self._drain_timeout_s)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)

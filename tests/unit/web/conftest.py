@@ -1,16 +1,13 @@
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from fake_daemon import FakeDaemon, echo
-from web_process import WebProcess
+from tests.unit.web.fake_daemon import FakeDaemon, echo
+from tests.unit.web.web_process import WebProcess
 
 
 @pytest.fixture(scope="session")

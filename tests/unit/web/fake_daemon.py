@@ -10,7 +10,7 @@ from pathlib import Path
 
 from restpipe.errors import Code, Delivered
 from restpipe.protocol import frames
-from restpipe.protocol.frames import END, Frame, FrameDecoder, Kind
+from restpipe.protocol.frames import END, Frame, FrameDecoder
 from restpipe.protocol.schema_pb2 import Event, Hello, Reply, Reset, Welcome
 
 
@@ -38,11 +38,13 @@ class FakeEvent:
 
     def reply(self, reply: Reply, body: bytes = b"", *, end: bool = True) -> None:
         self.credit -= len(body)
-        self._send(frames.encode(Kind.REPLY, self._stream, reply.SerializeToString(), body, flags=end * END))
+        self._send(
+            frames.encode(frames.REPLY, self._stream, reply.SerializeToString(), body, flags=end * END)
+        )
 
     def data(self, body: bytes, *, end: bool = False) -> None:
         self.credit -= len(body) + frames.HEADER_SIZE
-        self._send(frames.encode(Kind.DATA, self._stream, b"", body, flags=end * END))
+        self._send(frames.encode(frames.DATA, self._stream, b"", body, flags=end * END))
 
     async def stream(self, body: bytes, *, end: bool = True) -> None:
         """Sends `body` as credit allows."""
@@ -56,7 +58,7 @@ class FakeEvent:
 
     def fail(self, code: Code, delivered: Delivered, detail: str = "", names: tuple[str, ...] = ()) -> None:
         reset = Reset(code=code, detail=detail, delivered=int(delivered), names=names)  # type: ignore[arg-type]
-        self._send(frames.encode(Kind.RESET, self._stream, reset.SerializeToString()))
+        self._send(frames.encode(frames.RESET, self._stream, reset.SerializeToString()))
 
     def cut(self) -> None:
         """Breaks the whole link."""
@@ -84,13 +86,13 @@ class FakeWorker:
                 self._take(frame)
 
     def _take(self, frame: Frame) -> None:
-        if frame.kind == Kind.HELLO:
+        if frame.kind == frames.HELLO:
             Hello.FromString(frame.head)
             welcome = Welcome(major=1, session=b"s" * 16)
-            self.writer.write(frames.encode(Kind.WELCOME, head=welcome.SerializeToString()))
-        elif frame.kind == Kind.PING:
-            self.writer.write(frames.encode_count(Kind.PONG, 0))
-        elif frame.kind == Kind.EVENT:
+            self.writer.write(frames.encode(frames.WELCOME, head=welcome.SerializeToString()))
+        elif frame.kind == frames.PING:
+            self.writer.write(frames.encode_count(frames.PONG, 0))
+        elif frame.kind == frames.EVENT:
             event = FakeEvent(self, frame.stream, Event.FromString(frame.head))
             self._events[frame.stream] = event
             self._daemon.events.append(event)
@@ -101,18 +103,18 @@ class FakeWorker:
             self._take_stream_frame(self._events[frame.stream], frame)
 
     def _take_stream_frame(self, event: FakeEvent, frame: Frame) -> None:
-        if frame.kind == Kind.DATA:
+        if frame.kind == frames.DATA:
             self._take_body(event, frame)
             self._grant(frame, frames.HEADER_SIZE + len(frame.body))
-        elif frame.kind == Kind.WINDOW:
+        elif frame.kind == frames.WINDOW:
             event.credit += frames.decode_credit(frame)
-        elif frame.kind == Kind.RESET:
+        elif frame.kind == frames.RESET:
             event.reset = Reset.FromString(frame.head)
         event.changed.set()
 
     def _grant(self, frame: Frame, credit: int) -> None:
         if frame.body and self._daemon.grants_credit:
-            self.writer.write(frames.encode_credit(Kind.WINDOW, frame.stream, credit))
+            self.writer.write(frames.encode_credit(frames.WINDOW, frame.stream, credit))
 
     @staticmethod
     def _take_body(event: FakeEvent, frame: Frame) -> None:

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
-import weakref
+import socket
+import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
-from fake_daemon import Answer, FakeDaemon, FakeEvent, echo, silence
-from web_process import UnixConnection, WebProcess, receive_all, wait_for
 
 from restpipe.errors import Code, Delivered
 from restpipe.protocol.schema_pb2 import Header, Reply
-from restpipe.web.app import CALL, Edge, Scope, Send
-from restpipe.web.call import Call
-from restpipe.web.framing import NO_BODY
-from restpipe.web.strict import CONNECTION
-from restpipe.web.upload import Receive
+from tests.unit.web.fake_daemon import Answer, FakeDaemon, FakeEvent, echo, silence
+from tests.unit.web.web_process import UnixConnection, WebProcess, receive_all, wait_for
 
 
 @contextlib.contextmanager
-def under_way(web: WebProcess, daemon: FakeDaemon, request: bytes) -> Iterator[FakeEvent]:
+def in_flight(web: WebProcess, daemon: FakeDaemon, request: bytes) -> Iterator[FakeEvent]:
     """A request whose event has reached the daemon; the caller hangs up in the end."""
     count = len(daemon.events)
     with web.connect() as sock:
@@ -214,9 +208,23 @@ def test_a_caller_that_reads_slowly_holds_the_reply_back(web: WebProcess, daemon
         await event.stream(bytes(50_000_000))
 
     daemon.answer = answer
-    with under_way(web, daemon, b"GET /client/a/x HTTP/1.1\r\nHost: a\r\n\r\n") as event:
+    with in_flight(web, daemon, b"GET /client/a/x HTTP/1.1\r\nHost: a\r\n\r\n") as event:
         wait_for(lambda: event.credit <= 40000)
     wait_for(lambda: event.reset is not None)
+
+
+def test_a_caller_may_be_slower_than_the_wait_for_a_reply(web: WebProcess, daemon: FakeDaemon) -> None:
+    size = 2_000_000
+
+    async def answer(event: FakeEvent) -> None:
+        event.reply(Reply(status=200), end=False)
+        await event.stream(bytes(size))
+
+    daemon.answer = answer
+    with web.connect() as sock:
+        sock.sendall(b"GET /client/a/x HTTP/1.1\r\nHost: a\r\nConnection: close\r\nPrefer: wait=0.2\r\n\r\n")
+        time.sleep(1)
+        assert receive_all(sock).endswith(b"\r\n0\r\n\r\n")
 
 
 async def begin(event: FakeEvent) -> None:
@@ -347,8 +355,9 @@ def test_too_large_is_said_during_the_upload(web: WebProcess, daemon: FakeDaemon
 def test_overload_is_refused_at_once(web: WebProcess, daemon: FakeDaemon) -> None:
     daemon.answer = silence
     with contextlib.ExitStack() as stack:
-        for _ in range(20):
-            stack.enter_context(under_way(web, daemon, b"GET /client/a/x HTTP/1.1\r\nHost: a\r\n\r\n"))
+        for number in range(20):
+            request = b"GET /client/%d/x HTTP/1.1\r\nHost: a\r\n\r\n" % number
+            stack.enter_context(in_flight(web, daemon, request))
         response = web.request("GET", "/client/a/x")
         assert response.status == 503
         assert response.json["type"] == "urn:restpipe:problem:overloaded"
@@ -357,12 +366,36 @@ def test_overload_is_refused_at_once(web: WebProcess, daemon: FakeDaemon) -> Non
     wait_for(lambda: web.request("GET", "/client/a/x").status == 200)
 
 
+def test_what_waits_for_one_client_leaves_half_of_the_places_to_others(
+    web: WebProcess, daemon: FakeDaemon
+) -> None:
+    daemon.answer = silence
+    with contextlib.ExitStack() as stack:
+        for _ in range(10):
+            stack.enter_context(in_flight(web, daemon, b"GET /client/gone/x HTTP/1.1\r\nHost: a\r\n\r\n"))
+        refused = web.request("GET", "/client/gone/x")
+        assert refused.status == 503
+        assert refused.json["type"] == "urn:restpipe:problem:overloaded"
+        daemon.answer = echo
+        assert web.request("GET", "/client/here/x").status == 200
+    wait_for(lambda: web.request("GET", "/client/gone/x").status == 200)
+
+
+def test_replies_that_have_begun_do_not_wait(web: WebProcess, daemon: FakeDaemon) -> None:
+    daemon.answer = begin
+    with contextlib.ExitStack() as stack:
+        for _ in range(15):
+            stack.enter_context(in_flight(web, daemon, b"GET /client/busy/x HTTP/1.1\r\nHost: a\r\n\r\n"))
+        daemon.answer = echo
+        assert web.request("GET", "/client/busy/x").status == 200
+
+
 # Hanging up.
 
 
 def test_a_hang_up_while_waiting_cancels_the_event(web: WebProcess, daemon: FakeDaemon) -> None:
     daemon.answer = silence
-    with under_way(web, daemon, b"GET /client/a/x HTTP/1.1\r\nHost: a\r\n\r\n") as event:
+    with in_flight(web, daemon, b"GET /client/a/x HTTP/1.1\r\nHost: a\r\n\r\n") as event:
         assert event.reset is None
     wait_for(lambda: event.reset is not None)
     assert event.reset is not None
@@ -372,7 +405,7 @@ def test_a_hang_up_while_waiting_cancels_the_event(web: WebProcess, daemon: Fake
 def test_a_truncated_upload_cancels_the_event(web: WebProcess, daemon: FakeDaemon) -> None:
     daemon.answer = silence
     head = b"PUT /client/a/x HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n"
-    with under_way(web, daemon, head + bytes(100_000)) as event:
+    with in_flight(web, daemon, head + bytes(100_000)) as event:
         pass
     wait_for(lambda: event.reset is not None)
     assert not event.body_ended
@@ -398,6 +431,71 @@ def test_a_malformed_chunk_cancels_the_event(web: WebProcess, daemon: FakeDaemon
         response = receive_all(sock)
     assert response.startswith(b"HTTP/1.1 400 ")
     wait_for(lambda: daemon.events[-1].reset is not None)
+
+
+@pytest.mark.parametrize("close", [b"", b"Connection: close\r\n"], ids=["kept", "closing"])
+def test_a_caller_that_half_closes_gets_its_response(
+    close: bytes, web: WebProcess, daemon: FakeDaemon
+) -> None:
+    async def answer(event: FakeEvent) -> None:
+        await event.until(lambda: event.credit < 0 or event.reset is not None)
+        await echo(event)
+
+    daemon.answer = answer
+    with web.connect() as sock:
+        sock.sendall(b"PUT /client/a/x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n" + close + b"\r\nhello")
+        sock.shutdown(socket.SHUT_WR)
+        wait_for(lambda: bool(daemon.events))
+        time.sleep(0.2)
+        assert daemon.events[0].reset is None
+        daemon.call(release, daemon.events[0])
+        assert b'"body": "hello"' in receive_all(sock)
+
+
+def release(event: FakeEvent) -> None:
+    event.credit = -1
+    event.changed.set()
+
+
+def test_a_caller_that_half_closes_and_then_goes_is_gone(web: WebProcess, daemon: FakeDaemon) -> None:
+    daemon.answer = silence
+    with web.connect() as sock:
+        sock.sendall(b"GET /client/a/x HTTP/1.1\r\nHost: a\r\n\r\n")
+        sock.shutdown(socket.SHUT_WR)
+        wait_for(lambda: bool(daemon.events))
+        time.sleep(0.2)
+        assert daemon.events[0].reset is None
+    wait_for(lambda: daemon.events[0].reset is not None)
+
+
+@pytest.mark.parametrize("noun", [b"/nowhere", b"/client/a/x"], ids=["refused", "answered"])
+def test_a_body_that_turns_out_malformed_after_its_response_gets_no_second_one(
+    noun: bytes, web: WebProcess, daemon: FakeDaemon
+) -> None:
+    daemon.answer = answer_with(Reply(status=200, body_length=4), b"done")
+    with web.connect() as sock:
+        sock.sendall(
+            b"POST " + noun + b" HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
+        )
+        data = sock.recv(65536)
+        while b"done" not in data and b"}" not in data:
+            data += sock.recv(65536)
+        sock.sendall(b"zz\r\n")
+        data += receive_all(sock)
+    assert data.count(b"HTTP/1.1 ") == 1
+
+
+@pytest.mark.parametrize("close", [b"", b"Connection: close\r\n"], ids=["kept", "closing"])
+def test_a_caller_that_writes_before_it_reads_sees_its_refusal(
+    close: bytes, web: WebProcess, daemon: FakeDaemon
+) -> None:
+    head = b"POST /client/a/x HTTP/1.1\r\nHost: x\r\nContent-Length: 50000000\r\n" + close + b"\r\n"
+    with web.connect() as sock:
+        sock.sendall(head)
+        for _ in range(20):
+            sock.sendall(bytes(1 << 20))
+        assert sock.recv(65536).startswith(b"HTTP/1.1 413 ")
+    assert not daemon.events
 
 
 # Sending again.
@@ -537,30 +635,3 @@ def test_connections_are_kept_alive(web: WebProcess) -> None:
     assert json.loads(connection.getresponse().read())["body"] == "again"
     assert connection.sock is sock
     connection.close()
-
-
-def test_a_request_leaves_nothing_for_the_collector() -> None:
-    calls: list[weakref.ref[Call]] = []
-
-    class Connection:
-        target = b"/"
-        framing = NO_BODY
-        on_hangup: Callable[[], None] | None = None
-
-        def break_off(self) -> None: ...
-
-    async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        calls.append(weakref.ref(scope[CALL]))
-
-    async def main() -> None:
-        scope: Scope = {"type": "http", CONNECTION: Connection()}
-
-        async def receive() -> dict[str, Any]:
-            return scope
-
-        async def send(message: dict[str, Any]) -> None: ...
-
-        await Edge(application)(scope, receive, send)
-        assert [call() for call in calls] == [None]
-
-    asyncio.run(main())

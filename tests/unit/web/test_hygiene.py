@@ -6,8 +6,9 @@ import contextlib
 import json
 
 import pytest
-from fake_daemon import FakeDaemon
-from web_process import WebProcess, receive_all
+
+from tests.unit.web.fake_daemon import FakeDaemon
+from tests.unit.web.web_process import WebProcess, receive_all
 
 HOST = b"Host: localhost\r\n"
 GET = b"GET /client/a/echo HTTP/1.1\r\n" + HOST

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from restpipe.errors import Code, Delivered, StreamReset
+from restpipe.errors import Code, Delivered, Reset
 from restpipe.web import resend
 from restpipe.web.resend import History
 
@@ -10,7 +10,7 @@ NO, YES, UNKNOWN = Delivered.NO, Delivered.YES, Delivered.UNKNOWN
 
 
 def decide(
-    reset: StreamReset,
+    reset: Reset,
     *,
     repeatable: bool,
     sends: int = 1,
@@ -39,34 +39,32 @@ def test_who_is_sent_again(code: Code, delivered: Delivered, repeatable: bool) -
         (Code.OUTCOME_UNKNOWN, UNKNOWN, True),
         (Code.OUTCOME_UNKNOWN, YES, True),
     }
-    pause = decide(StreamReset(code, delivered=delivered), repeatable=repeatable)
+    pause = decide(Reset(code, delivered=delivered), repeatable=repeatable)
     assert (pause is not None) is ((code, delivered, repeatable) in again)
 
 
-@pytest.mark.parametrize(
-    "reset", [StreamReset(Code.DRAINING, delivered=NO), StreamReset(Code.OUTCOME_UNKNOWN)]
-)
-def test_only_with_the_whole_body_and_time(reset: StreamReset) -> None:
+@pytest.mark.parametrize("reset", [Reset(Code.DRAINING, delivered=NO), Reset(Code.OUTCOME_UNKNOWN)])
+def test_only_with_the_whole_body_and_time(reset: Reset) -> None:
     assert decide(reset, repeatable=True) is not None
     assert decide(reset, repeatable=True, at_hand=False) is None
     assert decide(reset, repeatable=True, remaining_s=0.01) is None
 
 
 def test_what_was_not_delivered_is_sent_until_its_deadline_with_growing_pauses() -> None:
-    reset = StreamReset(Code.DRAINING, delivered=NO)
+    reset = Reset(Code.DRAINING, delivered=NO)
     pauses = [decide(reset, repeatable=False, sends=sends) for sends in (1, 2, 3, 4, 100, 100_000)]
     assert pauses == [0.02, 0.1, 0.5, 1.0, 1.0, 1.0]
     assert decide(reset, repeatable=False, sends=4, remaining_s=1.0) is None
 
 
 def test_what_may_have_run_is_not_sent_for_ever() -> None:
-    reset = StreamReset(Code.OUTCOME_UNKNOWN)
+    reset = Reset(Code.OUTCOME_UNKNOWN)
     again = [decide(reset, repeatable=True, runs=runs, link_lost=True) is not None for runs in range(7)]
     assert again == [True, True, True, True, True, False, False]
 
 
 def test_two_sends_after_deaths_at_most() -> None:
-    reset = StreamReset(Code.OUTCOME_UNKNOWN, delivered=YES)
+    reset = Reset(Code.OUTCOME_UNKNOWN, delivered=YES)
     assert decide(reset, repeatable=True, sends=2, deaths=1) is not None
     assert decide(reset, repeatable=True, sends=3, deaths=2) is None
     assert decide(reset, repeatable=True, sends=3, deaths=2, link_lost=True) is not None
@@ -86,20 +84,10 @@ def test_the_last_send_does_not_hide_what_an_earlier_one_may_have_done(
     earlier: Delivered, last: Delivered, expected: Delivered
 ) -> None:
     history = History(repeatable=True, sends=2)
-    history.record(StreamReset(Code.OUTCOME_UNKNOWN, delivered=earlier), link_lost=False)
-    reset = StreamReset(Code.UNREACHABLE, delivered=last)
+    history.record(Reset(Code.OUTCOME_UNKNOWN, delivered=earlier), link_lost=False)
+    reset = Reset(Code.UNREACHABLE, delivered=last)
     history.record(reset, link_lost=False)
     told = resend.verdict(history, reset)
     assert told.delivered == expected
     if expected != last:
         assert told.code == Code.OUTCOME_UNKNOWN
-
-
-@pytest.mark.parametrize("verb", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"])
-def test_verbs_that_may_run_twice(verb: str) -> None:
-    assert verb in resend.REPEATABLE
-
-
-@pytest.mark.parametrize("verb", ["POST", "PATCH", "TRACE"])
-def test_verbs_that_must_not(verb: str) -> None:
-    assert verb not in resend.REPEATABLE

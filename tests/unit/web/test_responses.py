@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from restpipe.errors import PROBLEMS, Code, Delivered, StreamReset
+from restpipe.errors import PROBLEMS, Code, Delivered, Reset
+from restpipe.http import RETURN_CODE
 from restpipe.protocol.schema_pb2 import Header, Reply
 from restpipe.web import responses
 from restpipe.web.responses import BadReply
@@ -12,7 +13,7 @@ from restpipe.web.responses import BadReply
 
 @pytest.mark.parametrize("code", Code)
 def test_every_code_has_a_problem(code: Code) -> None:
-    document = responses.of_failure(StreamReset(code, "because", Delivered.NO), b"\x01" * 16)
+    document = responses.of_failure(Reset(code, "because", Delivered.NO), b"\x01" * 16)
     said = json.loads(document.body)
     headers = dict(document.headers)
     assert document.status == said["status"] == (PROBLEMS[code].status if code in PROBLEMS else 502)
@@ -21,7 +22,7 @@ def test_every_code_has_a_problem(code: Code) -> None:
     assert (said["detail"], said["delivered"], said["event_id"]) == ("because", "no", "01" * 16)
     assert headers["content-type"] == "application/problem+json"
     assert ("retry-after" in headers) is (document.status == 503)
-    assert responses.RETURN_CODE not in headers
+    assert RETURN_CODE not in headers
 
 
 def test_types_are_told_apart() -> None:
@@ -35,7 +36,7 @@ def test_types_are_told_apart() -> None:
     ("delivered", "word"), [(Delivered.NO, "no"), (Delivered.YES, "yes"), (Delivered.UNKNOWN, "unknown")]
 )
 def test_delivered_is_a_word(delivered: Delivered, word: str) -> None:
-    document = responses.of_failure(StreamReset(Code.DEADLINE, delivered=delivered))
+    document = responses.of_failure(Reset(Code.DEADLINE, delivered=delivered))
     said = json.loads(document.body)
     assert said["delivered"] == word
     assert said["detail"] == said["title"]
@@ -44,7 +45,7 @@ def test_delivered_is_a_word(delivered: Delivered, word: str) -> None:
 
 
 def test_names_where_more_than_one_matches() -> None:
-    reset = StreamReset(Code.AMBIGUOUS_PEER, delivered=Delivered.NO, names=("a", "b"))
+    reset = Reset(Code.AMBIGUOUS_PEER, delivered=Delivered.NO, names=("a", "b"))
     assert json.loads(responses.of_failure(reset).body)["names"] == ["a", "b"]
 
 

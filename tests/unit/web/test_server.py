@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import socket
@@ -15,12 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fake_daemon import FakeDaemon, FakeEvent, echo, silence
-from web_process import PATIENCE_S, WebProcess, receive_all, wait_for
 
 from restpipe.errors import ConfigError
 from restpipe.host.config import Role, load
 from restpipe.web import server
+from tests.unit.web.fake_daemon import FakeDaemon, FakeEvent, echo, silence
+from tests.unit.web.web_process import PATIENCE_S, WebProcess, receive_all, wait_for
 
 GET = b"GET /client/a/x HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -40,6 +39,7 @@ def test_the_socket_is_for_owner_and_group(directory: Path) -> None:
     assert web.process.returncode == 0
     assert not (directory / "web.sock").exists()
     assert "Traceback" not in web.log
+    assert " ERROR " not in web.log
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o666, 0o777])
@@ -121,7 +121,7 @@ def test_the_service_manager_is_told_when_a_worker_serves(directory: Path) -> No
 
 
 def test_the_watchdog_is_fed_by_the_process_that_watches_over_the_workers(directory: Path) -> None:
-    """A worker that hangs is gunicorn's to kill; that gunicorn stands still, nobody else would notice."""
+    """gunicorn kills a worker that hangs; if gunicorn stands still, only the service manager notices."""
     credentials = struct.Struct("3i")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
@@ -222,16 +222,3 @@ def test_a_socket_can_be_handed_over(directory: Path) -> None:
             assert web.request("GET", "/nowhere").status == 404
         assert web.process.returncode == 0
         assert path.stat().st_ino == inode
-
-
-@pytest.mark.parametrize(
-    ("text", "news"),
-    [
-        ("Error while closing socket [Errno 9] Bad file descriptor", False),
-        ("Worker (pid:660) was sent SIGTERM!", False),
-        ("Worker (pid:660) was sent SIGKILL! Perhaps out of memory?", True),
-    ],
-)
-def test_what_happens_at_every_stop_is_no_news(text: str, news: bool) -> None:
-    record = logging.LogRecord("gunicorn.error", logging.ERROR, "", 0, text, (), None)
-    assert server._is_news(record) is news
