@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: venv scan demo test lint format schema bench faults soak deb system-test system-tools clean
+.PHONY: venv scan demo test lint format schema bench bench-peers faults soak deb system-test system-tools clean
 
 venv: $(VENV)/ready
 
@@ -43,6 +43,21 @@ schema:  ## Needs the protobuf compiler 3.21, so that the module runs on every r
 
 bench: venv  ## Requests a second, latencies and CPU time; run it alone.
 	$(RUN) -m tests.bench
+
+# The name of a package, unless the command is there.
+unless = $(if $(shell PATH=$$PATH:/usr/sbin command -v $(1)),,$(2))
+
+bench-peers: venv $(VENV)/peers/ready  ## Beside ssh -R, NATS and others: ROUNDS=3 SECONDS_EACH=3 SECTIONS="events bulk".
+	@packaging/prerequisites $(PYTHON) curl openssl nats-server $(call unless,h2load,nghttp2-client) \
+		$(call unless,sshd,openssh-server) $(call unless,ssh,openssh-client)
+	$(RUN) -m tests.bench.peers --rounds $(or $(ROUNDS),3) --seconds $(or $(SECONDS_EACH),3) $(SECTIONS)
+
+# What RestPipe is measured against has a venv of its own: none of it is RestPipe's.
+$(VENV)/peers/ready: $(VENV)/ready
+	$(PYTHON) -m venv $(VENV)/peers
+	$(VENV)/peers/bin/pip install --quiet --disable-pip-version-check \
+		nats-py falcon gunicorn uvicorn uvicorn-worker uvloop httptools protobuf
+	@touch $@
 
 faults: venv  ## Links, processes and hosts that fail under load; those in network namespaces need root.
 	$(RUN) -m pytest tests/faults $(PYTEST)
