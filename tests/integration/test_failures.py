@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from restpipe.protocol import frames
-from restpipe.protocol.frames import Kind
+from restpipe.protocol.frames import EVENT, GOAWAY, HELLO
 from restpipe.protocol.schema_pb2 import ROLE_PIPE, Goaway, Hello
 from tests.integration.conftest import ECHO, client_of
 from tests.support.conditions import wait_for
@@ -136,7 +136,7 @@ def test_strangers_are_told_apart_in_one_line_each(pair: Pair) -> None:
 def test_another_version_is_refused_with_a_word_to_both(pair: Pair) -> None:
     hello = Hello(major=9, minor=0, role=ROLE_PIPE)
     with _tls(pair) as sock:
-        sock.sendall(frames.encode(Kind.HELLO, head=hello.SerializeToString()))
+        sock.sendall(frames.encode(HELLO, head=hello.SerializeToString()))
         goaway = _goaway(_read_until_closed(sock))
     assert goaway.code == 65
     assert "version 9" in goaway.detail
@@ -148,9 +148,9 @@ def test_another_version_is_refused_with_a_word_to_both(pair: Pair) -> None:
 @pytest.mark.parametrize(
     ("junk", "said"),
     [
-        (frames.HEADER.pack(Kind.HELLO, 0, 5, 0, 0) + b"\xff\xff\xff\xff\xff", "a head that is no Hello"),
-        (frames.HEADER.pack(Kind.HELLO, 0, 0, 1 << 30, 0), "announces a body of 1073741824 bytes"),
-        (frames.encode(Kind.EVENT, 1, b""), "first bytes are not RestPipe's"),
+        (frames.HEADER.pack(HELLO, 0, 5, 0, 0) + b"\xff\xff\xff\xff\xff", "a head that is no Hello"),
+        (frames.HEADER.pack(HELLO, 0, 0, 1 << 30, 0), "announces a body of 1073741824 bytes"),
+        (frames.encode(EVENT, 1, b""), "first bytes are not RestPipe's"),
     ],
 )
 def test_a_bad_frame_ends_its_own_link_alone(pair: Pair, junk: bytes, said: str) -> None:
@@ -163,7 +163,7 @@ def test_a_bad_frame_ends_its_own_link_alone(pair: Pair, junk: bytes, said: str)
 
 def test_the_daemons_sockets_take_any_bytes(pair: Pair) -> None:
     for name in ("events.sock", "handlers.sock"):
-        for junk in (b"\x80" * 40, b"GET / HTTP/1.1\r\n\r\n", bytes(1000), frames.encode(Kind.HELLO)):
+        for junk in (b"\x80" * 40, b"GET / HTTP/1.1\r\n\r\n", bytes(1000), frames.encode(HELLO)):
             with socket.socket(socket.AF_UNIX) as sock:
                 sock.settimeout(30)
                 sock.connect(str(pair.server.sockets / name))
@@ -196,7 +196,7 @@ def _read_until_closed(sock: socket.socket) -> bytes:
 
 def _goaway(data: bytes) -> Goaway:
     (frame,) = frames.FrameDecoder().feed(data)
-    assert frame.kind == Kind.GOAWAY
+    assert frame.kind == GOAWAY
     return Goaway.FromString(frame.head)
 
 

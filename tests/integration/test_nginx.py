@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -199,6 +200,30 @@ def test_a_reply_cannot_have_nginx_serve_something_else(way: Way) -> None:
     path, prefix = way
     answer = http.Http(path).get(f"{prefix}/accel")
     assert (answer.status, answer.body) == (200, b"my own answer")
+
+
+@pytest.mark.parametrize("size", [5_000, 12_000, 30_000])
+def test_heads_may_be_as_large_as_without_nginx(way: Way, size: int) -> None:
+    path, prefix = way
+    nginx = http.Http(path)
+    assert nginx.get(f"{prefix}/told//{'a' * size}").status == 200
+    assert nginx.get(f"{prefix}/told", {"X-Own": "a" * size}).status == 200
+    assert len(nginx.get(f"{prefix}/wide//{size}").headers["X-Wide"]) == size
+
+
+def test_an_early_refusal_is_never_lost(way: Way) -> None:
+    """The caller still writes when the response comes; nginx passes on what it can."""
+    path, prefix = way
+    head = (
+        f"POST {prefix}/length HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {2 << 30}\r\n\r\n"
+    )
+    for _ in range(10):
+        with http.connect(path) as sock:
+            sock.sendall(head.encode())
+            with contextlib.suppress(OSError):
+                for _ in range(100):
+                    sock.sendall(bytes(1 << 20))
+            assert sock.recv(65536).startswith(b"HTTP/1.1 413 ")
 
 
 def test_the_callers_deadline_and_problems_come_through(way: Way) -> None:

@@ -21,7 +21,7 @@ import httpx
 import pytest
 
 from restpipe.protocol import frames
-from restpipe.protocol.frames import Kind
+from restpipe.protocol.frames import HELLO, WELCOME
 from restpipe.protocol.schema_pb2 import ROLE_PIPE, Hello
 from tests.integration.conftest import ECHO, client_of
 from tests.support.certificates import (
@@ -421,12 +421,12 @@ def knock(port: int, identity: Path | None, ca: Path | None = None) -> tuple[int
         heard = bytearray()
         try:
             with context.wrap_socket(sock) as link:
-                link.sendall(frames.encode(Kind.HELLO, head=hello))
+                link.sendall(frames.encode(HELLO, head=hello))
                 while piece := link.recv(65536):
                     heard += piece
         except ssl.SSLError as error:
             return own_port, error.reason or str(error)
-    assert heard[:1] != bytes([Kind.WELCOME])
+    assert heard[:1] != bytes([WELCOME])
     return own_port, heard.decode("latin-1")
 
 

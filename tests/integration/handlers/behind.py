@@ -14,6 +14,9 @@ class _Behind(Echo):
     def get_accel(self, ctx: Context, post_data: tuple[str, Any]) -> Reply:
         return Reply("my own answer", headers={"X-Accel-Redirect": "/server/told"})
 
+    def get_wide(self, ctx: Context, post_data: tuple[str, Any], size: str) -> Reply:
+        return Reply("wide", headers={"X-Wide": "x" * int(size)})
+
 
 class OnServer(_Behind, TestServerEventHandler):
     """What the client is answered."""
