@@ -4,14 +4,14 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: venv scan demo test lint format schema bench bench-peers faults soak deb system-test system-tools clean
+.PHONY: venv scan demo test test-compiled lint format schema bench bench-peers faults soak deb system-test system-tools clean
 
 venv: $(VENV)/ready
 
 $(VENV)/ready: pyproject.toml
 	@packaging/prerequisites $(PYTHON) curl
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	RESTPIPE_COMPILE=0 $(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
 demo: venv  ## The main job: both ends of a pipe, four requests, a large file. KEEP=1 leaves it up.
@@ -28,6 +28,26 @@ $(VENV)/scan/ready: $(VENV)/ready
 test: venv scan  ## All that a plain checkout can test.
 	@packaging/prerequisites $(PYTHON) curl openssl nginx certtool
 	$(RUN) -m pytest --numprocesses=3 --dist=loadfile $(PYTEST)
+
+# Away from the checkout, whose modules would be imported instead of the compiled ones.
+test-compiled: $(VENV)/compiled/ready  ## The same on the package as `pip install` compiles it.
+	@packaging/prerequisites $(PYTHON) curl openssl nginx certtool
+	rm -rf $(VENV)/compiled/suite
+	mkdir $(VENV)/compiled/suite
+	cp -r README.md docs packaging pyproject.toml setup.py tests $(VENV)/compiled/suite/
+	cd $(VENV)/compiled/suite && TEST_COMPILED=1 ../bin/python -m pytest --numprocesses=3 --dist=loadfile \
+		--ignore=tests/unit/test_architecture.py $(PYTEST)
+
+$(VENV)/compiled/ready: pyproject.toml setup.py $(shell find restpipe ca -name '*.py')
+	@packaging/prerequisites $(PYTHON) cc python3-config
+	$(PYTHON) -m venv $(VENV)/compiled
+	rm -rf $(VENV)/compiled/source
+	mkdir $(VENV)/compiled/source
+	cp -r README.md ca pyproject.toml restpipe setup.py $(VENV)/compiled/source/
+	RESTPIPE_COMPILE=1 $(VENV)/compiled/bin/pip install --quiet --disable-pip-version-check \
+		'$(VENV)/compiled/source[dev]'
+	rm -rf $(VENV)/compiled/source
+	@touch $@
 
 lint: venv
 	$(VENV)/bin/ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     )
 
 __version__ = "1.0.0"
+
+COMPILED = importlib.util.find_spec("restpipe.compiled__mypyc") is not None
+"""Whether the hot path runs as machine code; `setup.py` says which modules that is."""
 
 __all__ = [
     "ClientEventHandler",

@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from restpipe import __version__
+from restpipe import COMPILED, __version__
 from restpipe.errors import ConfigError, RestPipeError
 from restpipe.host import config_text, logs
 from restpipe.host.config import Config, Role, load, without_effect
@@ -40,7 +40,11 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="restpipe")
+@click.version_option(
+    __version__,
+    prog_name="restpipe",
+    message=f"%(prog)s, version %(version)s ({'compiled' if COMPILED else 'pure'})",
+)
 def cli() -> None:
     """Plain HTTP in, plain Python out, over one durable TLS pipe."""
 

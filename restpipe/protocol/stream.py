@@ -15,11 +15,13 @@ from restpipe.errors import Code, Delivered, ProtocolError, Reset, StreamReset
 from restpipe.protocol import frames
 from restpipe.protocol.frames import DATA, END, HEADER_SIZE, MAX_BODY, REPLY, RESET, WINDOW, Frame
 from restpipe.protocol.messages import encode_reset, read_message, read_reset
+from restpipe.protocol.native import mypyc_attr
 from restpipe.protocol.schema_pb2 import Event, Origin, Reply
 from restpipe.protocol.session import Session
 from restpipe.protocol.streams import INITIAL_CREDIT, MAX_CREDIT, ReceiveCredit
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Stream:
     """An event and its reply in one link's session."""
 

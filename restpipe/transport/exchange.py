@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import Callable
 
 from restpipe.errors import Code, Delivered, Reset, StreamReset
+from restpipe.protocol.native import mypyc_attr
 from restpipe.protocol.schema_pb2 import Event, Origin
 from restpipe.protocol.session import Session
 from restpipe.protocol.stream import Stream
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Exchange(Stream):
     """An event and its reply. Belongs to the thread of its loop.
 

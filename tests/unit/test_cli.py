@@ -145,7 +145,8 @@ def test_the_table_needs_no_role_and_no_configuration(monkeypatch: pytest.Monkey
 
 
 def test_version() -> None:
-    assert invoke("--version").output == f"restpipe, version {restpipe.__version__}\n"
+    kind = "compiled" if restpipe.COMPILED else "pure"
+    assert invoke("--version").output == f"restpipe, version {restpipe.__version__} ({kind})\n"
 
 
 def test_the_command_line_itself_carries_no_code_of_a_process() -> None:

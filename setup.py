@@ -1,0 +1,161 @@
+"""Compiles the hot path with mypyc, where that can be done. All else about the package is in pyproject.toml.
+
+RESTPIPE_COMPILE=0 never compiles, RESTPIPE_COMPILE=1 fails where it cannot. Unless it is set, the package is
+compiled if mypyc and a C compiler with Python's headers are there; otherwise it is installed as pure Python.
+An editable install is never compiled: Python would prefer the compiled modules to sources edited since.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from setuptools import setup
+from setuptools.command.build_ext import build_ext
+
+MODULES = [
+    "restpipe/protocol/connection.py",
+    "restpipe/protocol/deadlines.py",
+    "restpipe/protocol/frames.py",
+    "restpipe/protocol/messages.py",
+    "restpipe/protocol/session.py",
+    "restpipe/protocol/stream.py",
+    "restpipe/protocol/streams.py",
+    "restpipe/transport/daemon_link.py",
+    "restpipe/transport/exchange.py",
+    "restpipe/transport/link.py",
+    "restpipe/transport/timer.py",
+]
+"""What is compiled, all of it into one library: calls between these modules are C's."""
+
+LIBRARY = "restpipe.compiled"
+"""The library is `compiled__mypyc` in the package, where `restpipe.COMPILED` looks for it."""
+
+
+class CannotCompileError(Exception):
+    """Says why, in one line."""
+
+
+def is_wanted(environ: Mapping[str, str]) -> bool | None:
+    """Whether to compile; None if it depends on what is there."""
+    wanted = environ.get("RESTPIPE_COMPILE", "")
+    if wanted not in ("", "0", "1"):
+        raise SystemExit(f"RESTPIPE_COMPILE is 0 or 1, not {wanted!r}")
+    return None if wanted == "" else wanted == "1"
+
+
+def has_compiler(environ: Mapping[str, str]) -> bool:
+    """Whether a C compiler is there that finds Python's headers."""
+    compiler = shlex.split(environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+    includes = {f"-I{sysconfig.get_path(name)}" for name in ("include", "platinclude")}
+    command = [*compiler, *includes, "-fsyntax-only", "-x", "c", "-"]
+    try:
+        done = subprocess.run(command, input=b"#include <Python.h>\n", capture_output=True)  # noqa: S603
+    except OSError:
+        return False
+    return done.returncode == 0
+
+
+def requirements(environ: Mapping[str, str]) -> list[str]:
+    """What building needs besides setuptools. An installer that isolates the build provides it."""
+    wanted = is_wanted(environ)
+    return ["mypy>=1.0"] if wanted or (wanted is None and has_compiler(environ)) else []
+
+
+def extensions(command: Sequence[str], environ: Mapping[str, str]) -> list[Any]:
+    """The compiled modules; none if this command, or this machine, has the package in pure Python.
+
+    Raises SystemExit if they are demanded and cannot be had.
+    """
+    wanted = is_wanted(environ)
+    try:
+        if wanted is False:
+            raise CannotCompileError("RESTPIPE_COMPILE=0")
+        if "editable_wheel" in command or "develop" in command:
+            raise CannotCompileError("an editable install runs from its sources")
+        if "bdist_wheel" not in command:
+            return []  # it only asks for the package's metadata
+        if not has_compiler(environ):
+            raise CannotCompileError("there is no C compiler with Python's headers")
+        if find_spec("mypyc") is None:
+            raise CannotCompileError("there is no mypyc (part of mypy)")
+        return translate()
+    except CannotCompileError as error:
+        if wanted:
+            raise SystemExit(f"RestPipe cannot be compiled: {error}") from None
+        tell_pure(error)
+        return []
+
+
+def translate() -> list[Any]:
+    """The modules in C. Raises CannotCompileError if mypyc refuses them."""
+    from mypyc.build import mypycify
+
+    arguments = ["--config-file=", "--follow-imports=silent"]
+    # `make lint` judges the types. What an old mypy does not know of a library is looked up at run time.
+    arguments += [f"--disable-error-code={code}" for code in ("attr-defined", "import", "var-annotated")]
+    options: dict[str, Any] = {"opt_level": "2", "debug_level": "0"}
+    try:
+        try:
+            return mypycify([*arguments, *MODULES], group_name=LIBRARY, **options)
+        except TypeError:
+            # Debian 12's mypyc can name a library only so, and calls methods a little slower then.
+            extensions = mypycify([*arguments, *MODULES], separate=[(MODULES, LIBRARY)], **options)
+            mend_throw()
+            return extensions
+    except SystemExit:
+        raise CannotCompileError("mypyc refuses the sources, for the reasons above") from None
+
+
+THROW = "void CPyErr_SetObjectAndTraceback(PyObject *type, PyObject *value, PyObject *traceback) {\n"
+MENDED = """\
+    if (!PyType_Check(type) && value == Py_None) {
+        value = type;
+        type = (PyObject *)Py_TYPE(value);
+    }
+"""
+
+
+def mend_throw() -> None:
+    """Have Debian 12's mypyc understand `throw(exception)`, as asyncio cancels a coroutine, and not crash.
+
+    It includes its own run-time code: a copy beside what it has written comes first. Later ones do the same.
+    """
+    from mypyc.build import include_dir
+
+    source = Path(include_dir(), "exc_ops.c").read_text()
+    Path("build", *LIBRARY.split(".")[:-1], "exc_ops.c").write_text(source.replace(THROW, THROW + MENDED))
+
+
+def tell_pure(reason: object) -> None:
+    sys.stderr.write(f"RestPipe is installed as pure Python: {reason}\n")
+
+
+class BuildAllOrNone(build_ext):
+    """A package with some of its extensions could not be imported."""
+
+    def run(self) -> None:
+        try:
+            super().run()
+        except Exception:
+            if is_wanted(os.environ):
+                raise
+            for extension in self.extensions:
+                Path(self.get_ext_fullpath(extension.name)).unlink(missing_ok=True)
+            self.extensions = []
+            tell_pure("the C compiler failed, as it says above")
+
+
+if __name__ == "__main__":
+    setup(
+        cmdclass={"build_ext": BuildAllOrNone},
+        ext_modules=extensions(sys.argv, os.environ),
+        setup_requires=requirements(os.environ),
+    )
