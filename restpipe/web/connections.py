@@ -8,6 +8,7 @@ import logging
 from restpipe.errors import Code, Delivered, Reset
 from restpipe.web import responses
 from restpipe.web.http1 import HttpConnection
+from restpipe.web.responses import Document
 from restpipe.web.serving import Asgi, Serving
 
 _log = logging.getLogger(__name__)
@@ -26,18 +27,21 @@ class Connections:
         self._open: dict[HttpConnection, None] = {}
         self._empty = asyncio.Event()
         self._empty.set()
+        self._on_made = self._admit
         self._on_lost = self._discard
 
     def make(self) -> HttpConnection:
-        """Make the protocol of a connection that comes in."""
+        """Make the protocol of a connection that comes in. It counts once its transport is there."""
+        return HttpConnection(self.serving, self._on_made, self._on_lost)
+
+    def _admit(self, connection: HttpConnection) -> Document | None:
+        """Count a connection in, or return why it is refused."""
         if len(self._open) >= self._most and not self._make_room():
             detail = f"{len(self._open)} connections are open in this web worker"
-            document = responses.of_failure(Reset(Code.OVERLOADED, detail, Delivered.NO))
-            return HttpConnection(self.serving, self._on_lost, document)
-        connection = HttpConnection(self.serving, self._on_lost)
+            return responses.of_failure(Reset(Code.OVERLOADED, detail, Delivered.NO))
         self._open[connection] = None
         self._empty.clear()
-        return connection
+        return None
 
     def _make_room(self) -> bool:
         idle = [connection for connection in self._open if connection.idle]

@@ -75,9 +75,9 @@ class HttpConnection(asyncio.Protocol):
         "_head_begun",
         "_lost",
         "_on_lost",
+        "_on_made",
         "_pending",
         "_reading",
-        "_refusal",
         "_send",
         "_serving",
         "_stall",
@@ -99,10 +99,10 @@ class HttpConnection(asyncio.Protocol):
     def __init__(
         self,
         serving: Serving,
+        on_made: Callable[[HttpConnection], Document | None],
         on_lost: Callable[[HttpConnection], None],
-        refusal: Document | None = None,
     ) -> None:
-        """With a `refusal`, that is all that is said."""
+        """`on_made` is told when the transport is there: a refusal that it returns is all that is said."""
         self.body: RequestBody | None = None
         """The body of the request, if it has one."""
         self.call: Call | None = None
@@ -110,8 +110,8 @@ class HttpConnection(asyncio.Protocol):
         self.until = serving.now + HEAD_TIMEOUT_S
         """When patience with the caller ends."""
         self._serving = serving
+        self._on_made = on_made
         self._on_lost = on_lost
-        self._refusal = refusal
         self._pending = b""
         """What has arrived and cannot be used yet: the start of a head, or what was sent ahead."""
         self._follows: Body | None = None
@@ -134,8 +134,9 @@ class HttpConnection(asyncio.Protocol):
         self._transport = transport
         self.writer = ResponseWriter(transport, self._serving)
         self._send = self.writer.send
-        if self._refusal is not None:
-            self._respond(self._refusal)
+        refusal = self._on_made(self)
+        if refusal is not None:
+            self._respond(refusal)
             self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -105,8 +105,9 @@ class Worker(BaseWorker):  # type: ignore[misc]
         """Do all that is regular in the process, by its one timer."""
         self.notify()
         loop = connections.serving.loop
-        connections.sweep(loop.time())
+        # First of all: whatever becomes of the rest, the heartbeat goes on.
         loop.call_later(TICK_S, self._tick, connections)
+        connections.sweep(loop.time())
 
 
 def room_for_connections() -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 from restpipe.web.connections import Connections
 from restpipe.web.serving import Scope
-from tests.unit.web.memory import Caller, turns
+from tests.unit.web.memory import Caller, MemoryTransport, turns
 
 GET = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -72,5 +72,23 @@ def test_a_drain_of_nothing_is_over_at_once() -> None:
         connections = Connections(wait, most=2)
         Caller(connections).hang_up()
         await connections.drain(60)
+
+    asyncio.run(main())
+
+
+def test_a_connection_whose_transport_is_not_there_yet_is_left_alone() -> None:
+    """A loop makes the protocol in one turn, and gives it its transport in another."""
+
+    async def main() -> None:
+        connections = Connections(wait, most=2)
+        coming = connections.make()
+        connections.sweep(connections.serving.loop.time() + 1000)
+        assert len(connections) == 0
+        await connections.drain(60)
+        transport = MemoryTransport()
+        coming.connection_made(transport)  # type: ignore[arg-type]
+        assert len(connections) == 1
+        connections.abort()
+        assert transport.aborted
 
     asyncio.run(main())
