@@ -171,7 +171,7 @@ async def chain(folder: Path) -> AsyncIterator[Path]:
         for one in servers:
             one.close()
         for name in ("web", "events", "handlers"):
-            (folder / f"{name}.sock").unlink()
+            (folder / f"{name}.sock").unlink(missing_ok=True)
         await asyncio.sleep(0.01)
 
 
