@@ -8,12 +8,13 @@ An editable install is never compiled: Python would prefer the compiled modules 
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import sys
 import sysconfig
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,26 @@ from setuptools import setup
 from setuptools.command.build_ext import build_ext
 
 MODULES = [
+    "restpipe/daemon/channel.py",
+    "restpipe/daemon/links.py",
+    "restpipe/daemon/local.py",
+    "restpipe/daemon/mechanics.py",
+    "restpipe/daemon/peers.py",
+    "restpipe/daemon/pool.py",
+    "restpipe/daemon/router.py",
+    "restpipe/daemon/shares.py",
+    "restpipe/daemon/turns.py",
+    "restpipe/daemon/waiting.py",
+    "restpipe/handler/capacity.py",
+    "restpipe/handler/dispatch.py",
+    "restpipe/handler/handling.py",
+    "restpipe/handler/incoming.py",
+    "restpipe/handler/post_data.py",
+    "restpipe/handler/registry.py",
+    "restpipe/handler/results.py",
+    "restpipe/handler/sending.py",
+    "restpipe/handler/shares.py",
+    "restpipe/handler/target.py",
     "restpipe/protocol/connection.py",
     "restpipe/protocol/deadlines.py",
     "restpipe/protocol/frames.py",
@@ -32,11 +53,24 @@ MODULES = [
     "restpipe/transport/exchange.py",
     "restpipe/transport/link.py",
     "restpipe/transport/timer.py",
+    "restpipe/web/body.py",
+    "restpipe/web/call.py",
+    "restpipe/web/events.py",
+    "restpipe/web/framing.py",
+    "restpipe/web/http1.py",
+    "restpipe/web/patience.py",
+    "restpipe/web/paths.py",
+    "restpipe/web/places.py",
+    "restpipe/web/prefer.py",
+    "restpipe/web/resend.py",
+    "restpipe/web/responding.py",
+    "restpipe/web/responses.py",
+    "restpipe/web/serving.py",
 ]
 """What is compiled, all of it into one library: calls between these modules are C's."""
 
-LIBRARY = "restpipe.compiled"
-"""The library is `compiled__mypyc` in the package, where `restpipe.COMPILED` looks for it."""
+MYPYC = "1.15"
+"""The oldest mypyc that compiles them without fault: Debian 13's. It is a part of mypy, and numbered so."""
 
 
 class CannotCompileError(Exception):
@@ -66,7 +100,7 @@ def has_compiler(environ: Mapping[str, str]) -> bool:
 def requirements(environ: Mapping[str, str]) -> list[str]:
     """What building needs besides setuptools. An installer that isolates the build provides it."""
     wanted = is_wanted(environ)
-    return ["mypy>=1.0"] if wanted or (wanted is None and has_compiler(environ)) else []
+    return [f"mypy>={MYPYC}"] if wanted or (wanted is None and has_compiler(environ)) else []
 
 
 def extensions(command: Sequence[str], environ: Mapping[str, str]) -> list[Any]:
@@ -84,8 +118,7 @@ def extensions(command: Sequence[str], environ: Mapping[str, str]) -> list[Any]:
             return []  # it only asks for the package's metadata
         if not has_compiler(environ):
             raise CannotCompileError("there is no C compiler with Python's headers")
-        if find_spec("mypyc") is None:
-            raise CannotCompileError("there is no mypyc (part of mypy)")
+        check_mypyc()
         return translate()
     except CannotCompileError as error:
         if wanted:
@@ -94,44 +127,32 @@ def extensions(command: Sequence[str], environ: Mapping[str, str]) -> list[Any]:
         return []
 
 
+def check_mypyc() -> None:
+    """Raises CannotCompileError if there is no mypyc, or an old one."""
+    try:
+        found = version("mypy")
+    except PackageNotFoundError:
+        raise CannotCompileError("there is no mypyc (part of mypy)") from None
+    if numbers(found) < numbers(MYPYC):
+        raise CannotCompileError(f"mypyc {found} is too old, it takes {MYPYC} or newer")
+
+
+def numbers(of: str) -> tuple[int, ...]:
+    """The first two numbers of a version, which compare as numbers."""
+    return tuple(int(number) for number in re.findall(r"\d+", of)[:2])
+
+
 def translate() -> list[Any]:
     """The modules in C. Raises CannotCompileError if mypyc refuses them."""
     from mypyc.build import mypycify
 
     arguments = ["--config-file=", "--follow-imports=silent"]
-    # `make lint` judges the types. What an old mypy does not know of a library is looked up at run time.
+    # `make lint` judges the types. What an older mypy does not know of a library is looked up at run time.
     arguments += [f"--disable-error-code={code}" for code in ("attr-defined", "import", "var-annotated")]
-    options: dict[str, Any] = {"opt_level": "2", "debug_level": "0"}
     try:
-        try:
-            return mypycify([*arguments, *MODULES], group_name=LIBRARY, **options)
-        except TypeError:
-            # Debian 12's mypyc can name a library only so, and calls methods a little slower then.
-            extensions = mypycify([*arguments, *MODULES], separate=[(MODULES, LIBRARY)], **options)
-            mend_throw()
-            return extensions
+        return mypycify([*arguments, *MODULES], opt_level="2", debug_level="0")
     except SystemExit:
         raise CannotCompileError("mypyc refuses the sources, for the reasons above") from None
-
-
-THROW = "void CPyErr_SetObjectAndTraceback(PyObject *type, PyObject *value, PyObject *traceback) {\n"
-MENDED = """\
-    if (!PyType_Check(type) && value == Py_None) {
-        value = type;
-        type = (PyObject *)Py_TYPE(value);
-    }
-"""
-
-
-def mend_throw() -> None:
-    """Have Debian 12's mypyc understand `throw(exception)`, as asyncio cancels a coroutine, and not crash.
-
-    It includes its own run-time code: a copy beside what it has written comes first. Later ones do the same.
-    """
-    from mypyc.build import include_dir
-
-    source = Path(include_dir(), "exc_ops.c").read_text()
-    Path("build", *LIBRARY.split(".")[:-1], "exc_ops.c").write_text(source.replace(THROW, THROW + MENDED))
 
 
 def tell_pure(reason: object) -> None:

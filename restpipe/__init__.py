@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
+import importlib.machinery
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 __version__ = "1.0.0"
 
-COMPILED = importlib.util.find_spec("restpipe.compiled__mypyc") is not None
+_frames = importlib.machinery.PathFinder.find_spec("frames", [f"{__path__[0]}/protocol"])
+COMPILED = _frames is not None and isinstance(_frames.loader, importlib.machinery.ExtensionFileLoader)
 """Whether the hot path runs as machine code; `setup.py` says which modules that is."""
 
 __all__ = [

@@ -11,6 +11,7 @@ from restpipe.protocol import frames
 from restpipe.protocol.connection import Connection, Side
 from restpipe.protocol.frames import CAPACITY, END, EVENT, ORIGIN, Frame
 from restpipe.protocol.messages import encode_goaway, read_message
+from restpipe.protocol.native import mypyc_attr
 from restpipe.protocol.schema_pb2 import Event, Goaway, Notice, Origin, Role
 from restpipe.protocol.session import Session
 from restpipe.transport.backoff import Backoff
@@ -27,6 +28,7 @@ MAX_EXCHANGES = 8192
 _log = logging.getLogger(__name__)
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class DaemonLink:
     """Keeps a worker linked to its daemon, redialing for ever, and carries its exchanges.
 

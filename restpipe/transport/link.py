@@ -11,6 +11,7 @@ from typing import Protocol, cast
 from restpipe.errors import Code, ProtocolError
 from restpipe.protocol.connection import Connection
 from restpipe.protocol.frames import Frame
+from restpipe.protocol.native import mypyc_attr
 from restpipe.transport.tls import broken_off
 
 POLL_S = 0.01
@@ -50,6 +51,7 @@ class LinkOwner(Protocol):
         """The link is gone, with one line that says why."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Link(asyncio.Protocol):
     """Binds a connection to its transport: bounded reads, gathered writes, one timer, one end."""
 

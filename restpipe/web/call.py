@@ -16,6 +16,7 @@ from restpipe.host.limits import Budget
 from restpipe.host.stats import Stats
 from restpipe.http import BODILESS
 from restpipe.protocol.frames import MAX_BODY
+from restpipe.protocol.native import mypyc_attr
 from restpipe.protocol.schema_pb2 import Event, Reply
 from restpipe.transport.daemon_link import DaemonLink
 from restpipe.transport.exchange import Exchange
@@ -51,6 +52,7 @@ class Outgoing:
     """Log each event."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Call:
     """One request that is being answered. Belongs to its loop.
 

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import uvloop
 
+import restpipe
 from restpipe.daemon.channel import Channel
 from restpipe.daemon.daemon import Daemon
 from restpipe.daemon.local import LocalDoor
@@ -171,7 +172,7 @@ async def chain(folder: Path) -> AsyncIterator[Path]:
         for one in servers:
             one.close()
         for name in ("web", "events", "handlers"):
-            (folder / f"{name}.sock").unlink()
+            (folder / f"{name}.sock").unlink(missing_ok=True)
         await asyncio.sleep(0.01)
 
 
@@ -223,6 +224,9 @@ def run_counted(
         runner.run(main())
 
 
+@pytest.mark.skipif(
+    restpipe.COMPILED, reason="calls of compiled functions are not seen, and cannot be counted"
+)
 @pytest.mark.parametrize("in_flight", [1, 16])
 def test_python_calls_of_an_event(tmp_path: Path, in_flight: int) -> None:
     ours: Counter[str] = Counter()

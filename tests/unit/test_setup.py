@@ -7,6 +7,7 @@ import importlib.util
 import os
 import subprocess
 from importlib.machinery import EXTENSION_SUFFIXES
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -64,7 +65,7 @@ def setup() -> ModuleType:
     """setup.py, on a machine that can compile, with a mypyc that only says that it was called."""
     module = load()
     module.has_compiler = lambda environ: True
-    module.find_spec = lambda name: object()
+    module.version = lambda name: "2.4.1+dev"
     module.translate = lambda: ["translated"]
     return module
 
@@ -79,11 +80,16 @@ def test_not_if_it_is_forbidden(setup: ModuleType, capsys: pytest.CaptureFixture
     assert capsys.readouterr().err == "RestPipe is installed as pure Python: RESTPIPE_COMPILE=0\n"
 
 
+def absent(name: str) -> str:
+    raise PackageNotFoundError(name)
+
+
 @pytest.mark.parametrize(
     ("attribute", "value", "reason"),
     [
         ("has_compiler", lambda environ: False, "there is no C compiler with Python's headers"),
-        ("find_spec", lambda name: None, "there is no mypyc"),
+        ("version", absent, "there is no mypyc"),
+        ("version", lambda name: "1.0.1", "mypyc 1.0.1 is too old, it takes 1.15 or newer"),
     ],
 )
 def test_pure_python_where_something_is_missing(
@@ -95,6 +101,14 @@ def test_pure_python_where_something_is_missing(
     assert said.startswith(f"RestPipe is installed as pure Python: {reason}") and said.count("\n") == 1
     with pytest.raises(SystemExit, match=f"cannot be compiled: {reason}"):
         setup.extensions(WHEEL, {"RESTPIPE_COMPILE": "1"})
+
+
+@pytest.mark.parametrize(("found", "new_enough"), [("1.9.0", False), ("1.15.0", True), ("2.0.0", True)])
+def test_the_numbers_of_a_version_are_compared_as_numbers(
+    setup: ModuleType, found: str, new_enough: bool
+) -> None:
+    setup.version = lambda name: found
+    assert setup.extensions(WHEEL, {}) == (["translated"] if new_enough else [])
 
 
 def test_never_an_editable_install(setup: ModuleType) -> None:
@@ -114,11 +128,11 @@ def test_another_word_is_an_error(setup: ModuleType) -> None:
 
 
 def test_mypyc_is_asked_for_only_where_it_is_of_use(setup: ModuleType) -> None:
-    assert setup.requirements({}) == setup.requirements({"RESTPIPE_COMPILE": "1"}) == ["mypy>=1.0"]
+    assert setup.requirements({}) == setup.requirements({"RESTPIPE_COMPILE": "1"}) == ["mypy>=1.15"]
     assert setup.requirements({"RESTPIPE_COMPILE": "0"}) == []
     setup.has_compiler = lambda environ: False
     assert setup.requirements({}) == []
-    assert setup.requirements({"RESTPIPE_COMPILE": "1"}) == ["mypy>=1.0"]
+    assert setup.requirements({"RESTPIPE_COMPILE": "1"}) == ["mypy>=1.15"]
 
 
 @pytest.mark.parametrize("compiler", ["/nonexistent/cc", "false"])

@@ -15,16 +15,17 @@ from restpipe.host.config import Pipe
 from restpipe.protocol.connection import Side
 from restpipe.protocol.frames import FrameDecoder
 from restpipe.protocol.messages import encode_goaway
+from restpipe.transport.link import Link
 from tests.unit.daemon.ends import House
 from tests.unit.daemon.kit import event, opener, taken
-from tests.unit.transport.kit import connection, logged, run, until
+from tests.unit.transport.kit import Recorder, connection, logged, run, until
 
 
-class FakeLink:
+class FakeLink(Link):
     """A link of which only the connection is real."""
 
     def __init__(self, *, resumed: bool = False, peer_goes: bool = False) -> None:
-        self.connection = connection(Side.LISTENER)
+        super().__init__(connection(Side.LISTENER), Recorder(), asyncio.get_running_loop())
         self.connection.resumed = resumed
         self.connection.peer_goes = peer_goes
         self.peer_address = ("10.0.0.1", 4000)
@@ -50,11 +51,11 @@ async def house(session_life_s: float = 300.0) -> AsyncIterator[tuple[House, Pee
 
 
 def join(made: House, peer: Peer, channel: Channel, link: FakeLink, *, known: bool = True) -> None:
-    made.links.join(link, peer, channel, known=known)  # type: ignore[arg-type]
+    made.links.join(link, peer, channel, known=known)
 
 
 def lose(made: House, link: FakeLink) -> None:
-    made.links.lost(link, "cut")  # type: ignore[arg-type]
+    made.links.lost(link, "cut")
 
 
 def test_a_peer_has_joined_once_it_knows_of_its_session() -> None:
@@ -63,10 +64,10 @@ def test_a_peer_has_joined_once_it_knows_of_its_session() -> None:
             link = FakeLink()
             join(made, peer, channel, link, known=False)
             assert (peer.online, made.news, len(made.links)) == (False, [], 1)
-            made.links.stream_frames(link, [event(1)], 0.0)  # type: ignore[arg-type]
+            made.links.stream_frames(link, [event(1)], 0.0)
             assert (peer.online, made.news) == (True, ["alpha joined"])
             assert 1 in channel.routes
-            made.links.stream_frames(link, [event(3)], 0.0)  # type: ignore[arg-type]
+            made.links.stream_frames(link, [event(3)], 0.0)
             assert made.news == ["alpha joined"]
 
     run(main())
@@ -78,7 +79,7 @@ def test_a_peer_that_says_goodbye_first_has_not_joined() -> None:
             link = FakeLink(peer_goes=True)
             join(made, peer, channel, link, known=False)
             (goaway,) = FrameDecoder().feed(encode_goaway(Code.SHUTDOWN, "stops"))
-            made.links.link_frame(link, peer, goaway, 0.0)  # type: ignore[arg-type]
+            made.links.link_frame(link, peer, goaway, 0.0)
             lose(made, link)
             assert made.news == []
             assert peer.channel is None
@@ -92,9 +93,9 @@ def test_frames_of_a_link_that_was_lost_are_dropped() -> None:
         async with house() as (made, peer, channel):
             link = FakeLink()
             join(made, peer, channel, link)
-            made.links.cut(link, Code.REVOKED, "revoked")  # type: ignore[arg-type]
+            made.links.cut(link, Code.REVOKED, "revoked")
             assert link.ended == [Code.REVOKED]
-            made.links.stream_frames(link, [event(1)], 0.0)  # type: ignore[arg-type]
+            made.links.stream_frames(link, [event(1)], 0.0)
             assert channel.routes == {}
             lose(made, link)
             assert made.news == ["alpha joined", "alpha left"]

@@ -355,6 +355,8 @@ def test_an_async_method_costs_one_task_and_one_coroutine_besides_its_own(
 ) -> None:
     counts = count(run, handler, "/short")
     assert counts.made == {"create_task": EVENTS}
+    if restpipe.COMPILED:
+        pytest.skip("calls of compiled functions are not seen, and cannot be counted")
     assert counts.coroutines == EVENTS
     assert counts.calls // EVENTS <= CEILING["async" if handler is Async else "mixed"]
 

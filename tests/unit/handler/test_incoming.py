@@ -9,35 +9,39 @@ import pytest
 from restpipe.errors import Code, Delivered, Reset, StreamReset
 from restpipe.handler.incoming import HELD_BODIES, Bodies, receive_body
 from restpipe.protocol.schema_pb2 import Event
+from restpipe.protocol.session import Session
+from restpipe.transport.exchange import Exchange
 
 
-class Exchange:
+class Brought(Exchange):
     """Brings these pieces, then ends or fails."""
 
     def __init__(self, *pieces: bytes, failure: Reset | None = None, length: int = 0) -> None:
-        self.event = Event(content_type="text/plain", body_length=length)
-        self._pieces = list(pieces)
-        self._failure = failure
+        event = Event(content_type="text/plain", body_length=length)
+        session = Session(bytes(16), 0)
+        super().__init__(session, 1, event, loop=None, forget=lambda number: None)  # type: ignore[arg-type]
+        self.pieces = list(pieces)
+        self.end = failure
 
     async def read(self) -> bytes:
-        if self._pieces:
-            return self._pieces.pop(0)
-        if self._failure is not None:
-            raise StreamReset(self._failure)
+        if self.pieces:
+            return self.pieces.pop(0)
+        if self.end is not None:
+            raise StreamReset(self.end)
         return b""
 
 
 def receive(bodies: Bodies, exchange: Exchange) -> bytes:
-    return asyncio.run(receive_body(exchange, bodies))  # type: ignore[arg-type]
+    return asyncio.run(receive_body(exchange, bodies))
 
 
 def test_what_all_bodies_hold_together_is_bounded() -> None:
     bodies = Bodies(10)
     room = bodies.room.left
-    held = [receive(bodies, Exchange(b"01234", b"56789")) for _ in range(HELD_BODIES - 1)]
-    held.append(receive(bodies, Exchange(b"01234")))
+    held = [receive(bodies, Brought(b"01234", b"56789")) for _ in range(HELD_BODIES - 1)]
+    held.append(receive(bodies, Brought(b"01234")))
     with pytest.raises(StreamReset) as told:
-        receive(bodies, Exchange(b"0123", b"4567"))
+        receive(bodies, Brought(b"0123", b"4567"))
     assert (told.value.code, told.value.reset.delivered) == (Code.OVERLOADED, Delivered.NO)
     assert bodies.room.left == 5
     for body in held:
@@ -48,9 +52,9 @@ def test_what_all_bodies_hold_together_is_bounded() -> None:
 @pytest.mark.parametrize(
     ("exchange", "code"),
     [
-        (Exchange(b"01234", b"567890"), Code.BODY_TOO_LARGE),
-        (Exchange(length=11), Code.BODY_TOO_LARGE),
-        (Exchange(b"01234", failure=Reset(Code.CANCELLED)), Code.CANCELLED),
+        (Brought(b"01234", b"567890"), Code.BODY_TOO_LARGE),
+        (Brought(length=11), Code.BODY_TOO_LARGE),
+        (Brought(b"01234", failure=Reset(Code.CANCELLED)), Code.CANCELLED),
     ],
 )
 def test_what_is_not_taken_holds_nothing(exchange: Exchange, code: Code) -> None:

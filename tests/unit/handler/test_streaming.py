@@ -219,7 +219,7 @@ def test_reader_for_threads(run: Run) -> None:
     with_pool(run, work)
 
 
-def test_little_is_read_ahead_for_a_reader_that_does_not_read(run: Run) -> None:
+def test_little_is_read_ahead_for_a_reader_that_does_not_read(run: Run, eventually: Eventually) -> None:
     taken = 0
 
     def generate() -> Iterator[bytes]:
@@ -231,7 +231,8 @@ def test_little_is_read_ahead_for_a_reader_that_does_not_read(run: Run) -> None:
     async def work(pool: ThreadPool) -> None:
         source = pieces(generate(), pool)
         await anext(source)
-        await pool.run(lambda: None)
+        await eventually(lambda: taken * 1024 >= PIECE)
+        await asyncio.sleep(0.05)
         assert taken * 1024 == PIECE
         await source.aclose()
 

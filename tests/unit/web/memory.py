@@ -12,8 +12,9 @@ from restpipe.host.stats import Stats
 from restpipe.protocol import frames
 from restpipe.protocol.frames import END, Frame, FrameDecoder
 from restpipe.protocol.messages import encode_reset
-from restpipe.protocol.schema_pb2 import Event, Reply
+from restpipe.protocol.schema_pb2 import ROLE_WEB, Event, Reply
 from restpipe.protocol.session import Session
+from restpipe.transport.daemon_link import DaemonLink
 from restpipe.transport.exchange import Exchange
 from restpipe.web import app
 from restpipe.web.connections import Connections
@@ -48,14 +49,14 @@ class Sent:
         self.exchange.receive(frame, asyncio.get_running_loop().time())
 
 
-class MemoryLink:
+class MemoryLink(DaemonLink):
     """A `DaemonLink` without a daemon: `on_open` is called with each event that leaves."""
 
     def __init__(self, on_open: Callable[[Sent], None] = lambda sent: None) -> None:
+        super().__init__("", ROLE_WEB)
         self.sent: list[Sent] = []
         self.on_open = on_open
         self.session = Session(bytes(16), 0)
-        self._connected = asyncio.Event()
         self._connected.set()
 
     @property
@@ -68,9 +69,6 @@ class MemoryLink:
             self._connected.set()
         else:
             self._connected.clear()
-
-    async def wait_connected(self) -> None:
-        await self._connected.wait()
 
     def open(self, event: Event, body: bytes = b"", *, end: bool) -> Exchange:
         if not self.connected:
@@ -175,7 +173,7 @@ async def turns(count: int = 6) -> None:
 def worker(link: MemoryLink, *, role: Role = Role.SERVER, most: int = 100, **limits: Any) -> Connections:
     """Return the connections of a worker whose events leave through `link`."""
     web = Web(**limits)
-    return Connections(app.build(role, web, link, NoStats()), most=most)  # type: ignore[arg-type]
+    return Connections(app.build(role, web, link, NoStats()), most=most)
 
 
 class NoStats(Stats):

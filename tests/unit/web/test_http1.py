@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from restpipe.errors import Code, Reset, StreamReset
-from restpipe.web import http1
+from restpipe.web.call import Call
 from restpipe.web.connections import Connections
-from restpipe.web.http1 import CONNECTION, HttpConnection
+from restpipe.web.http1 import CONNECTION, HEAD_TIMEOUT_S, LAST_REQUEST_S, LINGER_S, HttpConnection
 from restpipe.web.patience import STALLED_S
 from restpipe.web.serving import Asgi, Scope
 from tests.unit.web.memory import Caller, turns
@@ -77,7 +77,7 @@ class Held:
         await respond(send, b"held")
 
 
-class HungUp:
+class HungUp(Call):
     """What the application does for a request, as far as the connection sees it."""
 
     def __init__(self) -> None:
@@ -315,9 +315,9 @@ def test_a_body_that_never_ends_is_not_waited_for(closing: bool) -> None:
         caller.send(SIZED.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n") if closing else SIZED)
         await turns()
         now = connections.serving.now
-        connections.sweep(now + http1.LINGER_S - 0.1)
+        connections.sweep(now + LINGER_S - 0.1)
         assert not caller.transport.closed
-        connections.sweep(now + http1.LINGER_S + 0.1)
+        connections.sweep(now + LINGER_S + 0.1)
         assert caller.transport.closed
 
     run(refuse, test)
@@ -580,7 +580,7 @@ def test_a_lost_connection_is_a_hang_up() -> None:
         caller = Caller(Connections(app, most=10))
         caller.send(SIZED)
         await turns()
-        caller.connection.call = watcher  # type: ignore[assignment]
+        caller.connection.call = watcher
         body = caller.connection.body
         caller.hang_up()
         assert watcher.heard == ["hang up"]
@@ -600,7 +600,7 @@ def test_a_caller_that_half_closes_gets_its_response_and_then_the_end() -> None:
         caller = Caller(Connections(app, most=10))
         caller.send(GET + GET)
         await turns()
-        caller.connection.call = watcher  # type: ignore[assignment]
+        caller.connection.call = watcher
         assert caller.connection.eof_received()
         assert watcher.heard == []
         app.released.set()
@@ -631,7 +631,7 @@ def at(connections: Connections, seconds: float) -> None:
 
 def test_a_silent_connection_is_closed() -> None:
     async def test(caller: Caller, connections: Connections) -> None:
-        at(connections, http1.HEAD_TIMEOUT_S - 0.1)
+        at(connections, HEAD_TIMEOUT_S - 0.1)
         assert not caller.transport.closed
         at(connections, 0.2)
         assert caller.transport.closed
@@ -715,9 +715,7 @@ def test_a_caller_that_takes_nothing_of_its_response_is_given_up() -> None:
     run(echo, test)
 
 
-def test_a_stopping_worker_takes_a_request_that_was_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http1, "LAST_REQUEST_S", 0.05)
-
+def test_a_stopping_worker_takes_a_request_that_was_on_its_way() -> None:
     async def test(caller: Caller, connections: Connections) -> None:
         idle = Caller(connections)
         caller.connection.leave()
@@ -728,7 +726,7 @@ def test_a_stopping_worker_takes_a_request_that_was_on_its_way(monkeypatch: pyte
         assert parts(caller.take())[1][b"connection"] == b"close"
         assert caller.transport.closed
         assert not idle.transport.closed
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(LAST_REQUEST_S + 0.05)
         assert idle.transport.closed
 
     run(echo, test)
