@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: venv scan demo test test-compiled lint format schema bench bench-peers faults soak deb system-test system-tools clean
+.PHONY: venv scan demo test test-compiled compiled-suite lint format schema bench bench-peers faults soak deb system-test system-tools clean
 
 venv: $(VENV)/ready
 
@@ -30,13 +30,15 @@ test: venv scan  ## All that a plain checkout can test.
 	$(RUN) -m pytest --numprocesses=3 --dist=loadfile $(PYTEST)
 
 # Away from the checkout, whose modules would be imported instead of the compiled ones.
-test-compiled: $(VENV)/compiled/ready  ## The same on the package as `pip install` compiles it.
+test-compiled: compiled-suite  ## The same on the package as `pip install` compiles it.
 	@packaging/prerequisites $(PYTHON) curl openssl nginx certtool
+	cd $(VENV)/compiled/suite && TEST_COMPILED=1 ../bin/python -m pytest --numprocesses=3 --dist=loadfile \
+		--ignore=tests/unit/test_architecture.py $(PYTEST)
+
+compiled-suite: $(VENV)/compiled/ready
 	rm -rf $(VENV)/compiled/suite
 	mkdir $(VENV)/compiled/suite
 	cp -r README.md docs packaging pyproject.toml setup.py tests $(VENV)/compiled/suite/
-	cd $(VENV)/compiled/suite && TEST_COMPILED=1 ../bin/python -m pytest --numprocesses=3 --dist=loadfile \
-		--ignore=tests/unit/test_architecture.py $(PYTEST)
 
 $(VENV)/compiled/ready: pyproject.toml setup.py $(shell find restpipe ca -name '*.py')
 	@packaging/prerequisites $(PYTHON) cc python3-config
@@ -67,10 +69,11 @@ bench: venv  ## Requests a second, latencies and CPU time; run it alone.
 # The name of a package, unless the command is there.
 unless = $(if $(shell PATH=$$PATH:/usr/sbin command -v $(1)),,$(2))
 
-bench-peers: venv $(VENV)/peers/ready  ## Beside ssh -R, NATS and others: ROUNDS=3 SECONDS_EACH=3 SECTIONS="events bulk".
+bench-peers: compiled-suite $(VENV)/peers/ready  ## Beside ssh -R, NATS and others: ROUNDS=5 SECTIONS="events bulk".
 	@packaging/prerequisites $(PYTHON) curl openssl nats-server $(call unless,h2load,nghttp2-client) \
 		$(call unless,sshd,openssh-server) $(call unless,ssh,openssh-client)
-	$(RUN) -m tests.bench.peers --rounds $(or $(ROUNDS),3) --seconds $(or $(SECONDS_EACH),3) $(SECTIONS)
+	cd $(VENV)/compiled/suite && ../bin/python -m tests.bench.peers --peers $(abspath $(VENV)/peers) \
+		--rounds $(or $(ROUNDS),5) --seconds $(or $(SECONDS_EACH),3) $(SECTIONS)
 
 # What RestPipe is measured against has a venv of its own: none of it is RestPipe's.
 $(VENV)/peers/ready: $(VENV)/ready
