@@ -124,6 +124,9 @@ class Accepting:
         older = self._links.link(peer)
         if older is None or _same_session(peer, hello):
             _check_count(peer, hello)
+            if peer in self._contenders:
+                # The older link is about to go, but not its owner: what contends with it is a copy.
+                self._refuse_contender(peer, link)
             self._links.replace(peer, "the same client has connected anew")
             self._accept(link, peer, hello, now)
         else:

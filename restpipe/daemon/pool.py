@@ -14,12 +14,11 @@ from restpipe.daemon.shares import may_take
 from restpipe.daemon.waiting import WaitingQueue
 from restpipe.errors import Code
 from restpipe.protocol.connection import Connection, Side
+from restpipe.protocol.messages import MAX_REPLIES
 from restpipe.protocol.session import Session
 
 OVERDUE_S: Final = 0.5
 """A worker that answers no heartbeat for so long hangs: what it is given would be stuck with it."""
-MAX_REPLIES: Final = 1024
-"""Events that one worker may have beside those that it works on: their replies are being sent."""
 
 
 class Worker(Channel):

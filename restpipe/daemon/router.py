@@ -304,7 +304,8 @@ class Router:
     def _open_waiting(
         self, opener: Channel, waiting: Waiting, queue: WaitingQueue[Channel, Route], now: float
     ) -> None:
-        if not self._make_room(opener, queue):
+        # Its memory first: no other's event may be displaced for one that is refused then.
+        if self._has_memory(opener) and not self._make_room(opener, queue):
             self._turn_away(opener, waiting.frame.stream, Code.OVERLOADED, _full(queue))
             return
         route = self._start_waiting(opener, waiting, now)
@@ -323,7 +324,7 @@ class Router:
 
     def _start_waiting(self, opener: Channel, waiting: Waiting, now: float) -> Route | None:
         """Return the route of an event that waits. None if there is no room: the event has been refused."""
-        if not may_take(opener.waiting_size, self.limits.backlog_bytes - self.waiting_size):
+        if not self._has_memory(opener):
             self._turn_away(opener, waiting.frame.stream, Code.OVERLOADED, TOO_MUCH_WAITS)
             return None
         route = Route(opener, waiting.frame.stream)
@@ -332,6 +333,10 @@ class Router:
         opener.waiting_size += waiting.size
         self._add_deadline(give_up_at(now, waiting.deadline - now), route)
         return route
+
+    def _has_memory(self, opener: Channel) -> bool:
+        """Tell whether one more event of this opener may wait, as far as memory goes."""
+        return may_take(opener.waiting_size, self.limits.backlog_bytes - self.waiting_size)
 
     def _enqueue(self, route: Route, waiting: Waiting, queue: WaitingQueue[Channel, Route]) -> None:
         if self.debug:

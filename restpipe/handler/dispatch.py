@@ -21,13 +21,14 @@ from restpipe.handler.streaming import Pieces
 from restpipe.handler.target import parse_target
 from restpipe.handler.threads import ThreadPool
 from restpipe.host.stats import RECEIVE, RECEIVE_HANDLE_TIME, Stats
+from restpipe.protocol.messages import MAX_REPLIES
 from restpipe.transport.exchange import Exchange
 from restpipe.transport.timer import DeadlineQueue
 
 OVERLOAD_FACTOR = 4
 """Unanswered events, in capacities, past which more are refused: the daemon does not heed what it is told."""
 REPLIES_FACTOR = 2
-"""Long replies that are being sent, in capacities: they hold memory, though no place."""
+"""Long replies that are being sent, in all that the daemon gives: it shares them by peer, and comes first."""
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ class Dispatcher:
         self.pool = ThreadPool(threads, self.loop, self._stuck_changed)
         self.bodies = Bodies(max_body_bytes)
         self.deadlines = DeadlineQueue(self.loop, EventDeadline.reach)
-        self.replies = Shares(REPLIES_FACTOR * (threads + concurrency))
+        self.replies = Shares(REPLIES_FACTOR * (threads + concurrency + MAX_REPLIES))
         """Long replies that are being sent, by peer."""
         self.handlings: set[Handling] = set()
         """Events in flight."""

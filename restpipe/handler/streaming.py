@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Protocol
@@ -18,6 +19,8 @@ from restpipe.transport.exchange import Exchange
 PIECE = 65536
 BURST = 4 * PIECE
 """Bytes that a thread takes at most from a generator or file before it goes back for other work."""
+BURST_S = 0.02
+"""Seconds after which it goes back in any case: a source that is slow must not keep it from other work."""
 PIECE_COST = 1024
 """What a piece counts for at least: a generator of tiny ones must not fill the memory either."""
 
@@ -161,7 +164,8 @@ class _Pump:
     def _take_some(self) -> None:
         left = self._size
         self._size = min(2 * left, BURST)
-        while left > 0 and not self._stopped:
+        until = time.monotonic() + BURST_S
+        while left > 0 and not self._stopped and time.monotonic() < until:
             try:
                 piece = as_bytes(next(self._iterator))
             except StopIteration:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
 from restpipe.errors import Code, Delivered, ProtocolError, Reset
 from restpipe.protocol import frames, schema_pb2
 from restpipe.protocol.frames import Frame
+
+MAX_REPLIES: Final = 1024
+"""Events that a handler worker may have beside its CAPACITY: those whose replies are being sent."""
 
 MessageT = TypeVar("MessageT", bound=Message)
 

@@ -130,6 +130,8 @@ class Stream:
             self.reply = read_message(Reply(), frame)
             self.receive_body(frame.payload[frame.head_size :], now, end=frame.flags & END != 0)
         elif kind == DATA:
+            if self.reply is None and not self.answers:
+                raise ProtocolError(Code.BAD_MESSAGE, "the reply's body came without its head")
             self.receive_body(frame.body, now, end=frame.flags & END != 0, overhead=HEADER_SIZE)
         elif kind == WINDOW:
             self._credit += frames.decode_credit(frame)

@@ -109,7 +109,8 @@ class Link(asyncio.Protocol):
         if connection.behind:
             self._catch_up_later()
         session = connection.session
-        if session is not None and session.queue.resets > MAX_RESETS:
+        # Where the session is full, only what the neighbour acknowledges lets the refusals leave.
+        if session is not None and session.queue.resets > MAX_RESETS and not session.full:
             self._held_back = True
             self._pause_reading()
 
@@ -129,6 +130,12 @@ class Link(asyncio.Protocol):
         self._behind = False
         self.data_received(b"")
         self._resume_reading()
+
+    def _take_what_is_left(self) -> None:
+        """Take what the neighbour sent before its end and would not send again: nobody else has it."""
+        session = self.connection.session
+        while self.connection.behind and not self._closing and session is not None and not session.durable:
+            self.data_received(b"")
 
     def _pause_reading(self) -> None:
         if self._reading and self.transport is not None:
@@ -156,6 +163,7 @@ class Link(asyncio.Protocol):
         self._reason = self._reason or "closed by the other side"
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._take_what_is_left()
         self._closing = True
         if self._timer is not None:
             self._timer.cancel()
@@ -185,6 +193,9 @@ class Link(asyncio.Protocol):
     def set_heartbeat(self, heartbeat_s: float) -> None:
         """Another interval from now on, in all that goes by it."""
         self.connection.set_heartbeat(heartbeat_s, self.loop.time())
+        if self._timer is not None and self.transport is not None:
+            self._timer.cancel()
+            self._arm_timer()
         sock = self.transport.get_extra_info("socket") if self.transport is not None else None
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
             set_socket_options(sock, self.connection.dead_s)
@@ -262,7 +273,7 @@ class Link(asyncio.Protocol):
 
     def _let_go(self) -> None:
         session = self.connection.session
-        if session is None or session.queue.resets <= MAX_RESETS // 2:
+        if session is None or session.full or session.queue.resets <= MAX_RESETS // 2:
             self._held_back = False
             self._resume_reading()
 

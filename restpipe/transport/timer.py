@@ -42,8 +42,11 @@ class DeadlineQueue(Generic[WaitsT]):
 
     def _fire(self) -> None:
         self._timer = None
-        for entry in self._deadlines.pop_due(self._loop.time()):
-            self._due(entry)
-        next_at = self._deadlines.next_at
-        if next_at is not None:
-            self._arm(next_at)
+        try:
+            for entry in self._deadlines.pop_due(self._loop.time()):
+                self._due(entry)
+        finally:
+            # Whatever one entry's end raises, the others have theirs.
+            next_at = self._deadlines.next_at
+            if next_at is not None:
+                self._arm(next_at)

@@ -251,7 +251,7 @@ class Call:
         """Take the head of the reply, and the body if it is whole or long; or return why there is none."""
         reply = exchange.reply
         if reply is None:
-            return exchange.failure
+            return exchange.failure or Reset(Code.BAD_MESSAGE, "there is no reply")
         outgoing = self._outgoing
         age_s = outgoing.loop.time() - self._begun
         outgoing.statistics.timing(stats.SEND_TIME, age_s)

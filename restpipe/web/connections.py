@@ -48,7 +48,8 @@ class Connections:
         if not idle:
             return False
         oldest = min(idle, key=lambda connection: connection.until)
-        oldest.close()
+        # At once: its caller may not read what it was sent last.
+        oldest.abort()
         self._discard(oldest)
         return True
 

@@ -634,3 +634,24 @@ def test_no_bytes_of_a_client_disturb_anybody_else(greets: bool, pieces: list[by
             await again.got(frames.EVENT)
 
     run(main(), collect=False)
+
+
+def test_a_copy_that_waits_does_not_take_the_place_of_an_owner_that_comes_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main() -> None:
+        monkeypatch.setattr(accepting, "CONFLICT_WAIT_S", 0.05)
+        async with port() as house:
+            owner = await house.join()
+            freeze(owner)
+            copy = await house.dial()
+            await until(lambda: house.accepting._contenders)
+            back = await house.join(session=owner.session)
+            goaway = await copy.told_to_go()
+            assert goaway.code == Code.NAME_IN_USE
+            assert not house.accepting._contenders
+            assert house.online("alpha")
+            assert not back.lost
+            owner.link.transport.resume_reading()  # type: ignore[union-attr]
+
+    run(main())

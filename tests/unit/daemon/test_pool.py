@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 from restpipe.daemon.channel import PLACE, REPLYING, Channel, Route
-from restpipe.daemon.pool import MAX_REPLIES, OVERDUE_S, HandlerPool, Worker
+from restpipe.daemon.pool import OVERDUE_S, HandlerPool, Worker
 from restpipe.protocol.connection import Connection, Side
+from restpipe.protocol.messages import MAX_REPLIES
 from tests.unit.daemon.kit import opener, session
 
 NOW = 100.0

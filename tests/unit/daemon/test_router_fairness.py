@@ -7,11 +7,11 @@ import tracemalloc
 
 import pytest
 
-from restpipe.daemon.pool import MAX_REPLIES
 from restpipe.daemon.router import FULL, MAX_REFUSALS, Limits
 from restpipe.errors import Code, Delivered, Reset
 from restpipe.protocol import frames
 from restpipe.protocol.frames import MAX_BODY
+from restpipe.protocol.messages import MAX_REPLIES
 from tests.unit.daemon.kit import (
     CANCELLED,
     Bench,
@@ -331,3 +331,14 @@ def test_too_many_names_at_once_are_no_unknown_clients() -> None:
     why = the_reset(sender)
     assert (why.code, why.delivered) == (Code.OVERLOADED, Delivered.NO)
     assert sender.routes == {}
+
+
+def test_nothing_is_displaced_for_an_event_that_finds_no_memory() -> None:
+    bench = Bench(max_waiting=19, limits=Limits(max_streams=4096, backlog_bytes=262_144))
+    heavy, many = bench.join("heavy")[0], bench.join("many")[0]
+    bench.arrive(heavy, *(event(number, body=bytes(50_000)) for number in odd(4)))
+    bench.arrive(many, *(event(number) for number in odd(60)))
+    assert many.channel is not None
+    waiting = len(many.channel.routes)
+    bench.arrive(heavy, *(event(number, body=bytes(50_000)) for number in odd(60, 101)))
+    assert len(many.channel.routes) == waiting

@@ -19,6 +19,7 @@ import restpipe
 from restpipe import Context, EventHandler, streamed
 from restpipe.errors import Code, Delivered
 from restpipe.handler.dispatch import OVERLOAD_FACTOR, REPLIES_FACTOR
+from restpipe.protocol.messages import MAX_REPLIES
 from tests.support.events import Ends
 
 Run = Callable[[Awaitable[object]], object]
@@ -256,7 +257,9 @@ def test_replies_are_bounded_and_no_peer_can_have_all(run: Run, eventually: Even
     async def main() -> None:
         ends = Ends(Plain(), threads=1, concurrency=1)
         replies = ends.dispatcher.replies
-        bound = REPLIES_FACTOR * 2
+        # The daemon's own bound comes first.
+        assert replies.size == REPLIES_FACTOR * (2 + MAX_REPLIES)
+        bound = replies.size = 4
         for count in range(1, bound // 2 + 1):
             ends.send("/large", paused=True, peer="slow")
             await eventually(lambda count=count: replies.taken == count)  # type: ignore[misc]

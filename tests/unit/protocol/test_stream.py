@@ -117,6 +117,14 @@ def test_the_first_piece_counts_too_once_more_comes() -> None:
     assert stream.failure is not None
 
 
+def test_a_body_before_the_head_of_its_reply_is_a_fault() -> None:
+    stream = opener()
+    stream.receive(data(b"x"), 0.0)
+    assert stream.failure is not None
+    assert stream.failure.code is Code.BAD_MESSAGE
+    assert [frame.kind for frame in sent(stream)] == [RESET]
+
+
 def test_the_answerer_is_over_when_it_has_sent_its_end() -> None:
     stream = answerer()
     stream.start_reply(Reply().SerializeToString(), b"a", end=False)

@@ -567,3 +567,49 @@ def test_a_read_that_leaves_nothing_to_say_asks_for_no_flush() -> None:
             assert asked == 0
 
     run(main())
+
+
+def test_another_heartbeat_is_in_force_at_once() -> None:
+    async def main() -> None:
+        async with joined(heartbeat_s=3600.0) as ends:
+            ends.near.set_heartbeat(0.01)
+            await until(lambda: ends.near.connection.round_trip_s is not None)
+
+    run(main())
+
+
+def test_what_was_read_before_the_end_of_a_link_is_taken_if_nobody_would_send_it_again() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        left, right = socket.socketpair()
+
+        def accept_worker(link: Link, hello: Hello) -> None:
+            link.connection.accept(Session(new_session_id(), 0), hello, now=loop.time())
+
+        owner = Recorder(accept_worker)
+        link = Link(connection(Side.LISTENER), owner, loop)
+        transport, _ = await loop.create_connection(lambda: link, sock=right)
+        link.data_received(hello())
+        link.data_received(b"".join(frames.encode(DATA, stream) for stream in range(3 * FRAMES_A_TURN)))
+        assert len(owner.kinds()) == 1 + FRAMES_A_TURN
+        transport.abort()
+        left.close()
+        await until(lambda: owner.lost)
+        assert len(owner.kinds()) == 1 + 3 * FRAMES_A_TURN
+
+    run(main())
+
+
+def test_a_full_session_is_not_held_back_from_what_would_let_it_go_on() -> None:
+    async def main() -> None:
+        async with joined() as ends:
+            session = ends.far_session
+            session.unacknowledged_size = BUFFER
+            for stream in range(MAX_RESETS + 2):
+                session.queue.push(stream, frames.encode(RESET, stream))
+            ends.near_session.send(1, frames.encode(DATA, 1))
+            await until(lambda: DATA in ends.far_owner.kinds())
+            assert session.full
+            assert not ends.far._held_back
+
+    run(main())

@@ -108,6 +108,23 @@ def test_an_entry_may_be_added_again_when_it_is_due(loop: CountingLoop) -> None:
     assert times == [1.0, 2.0, 3.0]
 
 
+def test_a_fault_at_one_deadline_leaves_the_others_theirs(loop: CountingLoop) -> None:
+    due: list[str] = []
+
+    def fail_first(entry: Entry) -> None:
+        due.append(entry.name)
+        if entry.name == "first":
+            raise RuntimeError(entry.name)
+
+    queue: DeadlineQueue[Entry] = DeadlineQueue(loop, fail_first)  # type: ignore[arg-type]
+    for at, name in ((1.0, "first"), (1.0, "second"), (2.0, "third")):
+        queue.add(at, Entry(name))
+    with pytest.raises(RuntimeError):
+        loop.pass_to(1.0)
+    loop.pass_to(2.0)
+    assert due == ["first", "second", "third"]
+
+
 def test_a_closed_queue_keeps_no_timer(loop: CountingLoop) -> None:
     due: list[str] = []
     queue = queue_of(loop, due)

@@ -92,3 +92,14 @@ def test_a_connection_whose_transport_is_not_there_yet_is_left_alone() -> None:
         assert transport.aborted
 
     asyncio.run(main())
+
+
+def test_a_connection_that_makes_room_does_not_wait_for_its_caller_to_read() -> None:
+    async def main() -> None:
+        connections = Connections(wait, most=1)
+        silent = Caller(connections)
+        silent.transport.buffered = 60_000
+        Caller(connections)
+        assert silent.transport.aborted
+
+    asyncio.run(main())
