@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 import re
 import sys
 from datetime import UTC, datetime
@@ -18,6 +19,9 @@ class Use(enum.StrEnum):
     CLIENT = "client"
     SERVER = "server"
 
+
+KNOWN = 4096
+"""Certificates whose facts are kept: a client that comes back shows the same."""
 
 _BLOCK = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 _USES = {ExtendedKeyUsageOID.CLIENT_AUTH: Use.CLIENT, ExtendedKeyUsageOID.SERVER_AUTH: Use.SERVER}
@@ -56,8 +60,9 @@ def fault_of_use(certificate: Certificate, use: Use) -> str:
     return f"the certificate is not for use as a {use}: {what}"
 
 
+@functools.lru_cache(maxsize=KNOWN)
 def read_certificate(der: bytes) -> Certificate:
-    """ValueError when it is none, or not one that could be understood."""
+    """Return the facts of a certificate. Raises `ValueError` if it is none, or cannot be understood."""
     try:
         return describe(x509.load_der_x509_certificate(der))
     except Exception as error:
