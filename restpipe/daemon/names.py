@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from restpipe.daemon.peers import PeerTable, canonical_address
-from restpipe.daemon.shares import may_take
+from restpipe.protocol.shares import may_take
 
 LIFETIME_S = 30.0
 TIMEOUT_S = 5.0

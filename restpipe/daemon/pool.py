@@ -10,12 +10,12 @@ from __future__ import annotations
 from typing import Final
 
 from restpipe.daemon.channel import Channel, Route
-from restpipe.daemon.shares import may_take
 from restpipe.daemon.waiting import WaitingQueue
 from restpipe.errors import Code
 from restpipe.protocol.connection import Connection, Side
 from restpipe.protocol.messages import MAX_REPLIES
 from restpipe.protocol.session import Session
+from restpipe.protocol.shares import may_take
 
 OVERDUE_S: Final = 0.5
 """A worker that answers no heartbeat for so long hangs: what it is given would be stuck with it."""

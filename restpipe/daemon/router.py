@@ -17,12 +17,12 @@ from restpipe.daemon import mechanics
 from restpipe.daemon.channel import NOTHING, PLACE, REPLYING, Channel, Route, Waiting
 from restpipe.daemon.peers import Peer, PeerTable, canonical_address
 from restpipe.daemon.pool import HandlerPool, Worker
-from restpipe.daemon.shares import may_take
 from restpipe.daemon.waiting import WaitingQueue, give_up_at
 from restpipe.errors import Code, Delivered, ProtocolError, Reset
 from restpipe.protocol.frames import END, EVENT, HEADER, HEADER_SIZE, ORIGIN, REPLY, RESET, WINDOW, Frame
 from restpipe.protocol.messages import encode_reset, read_message
 from restpipe.protocol.schema_pb2 import Event
+from restpipe.protocol.shares import may_take
 from restpipe.protocol.streams import FRAME_COST, INITIAL_CREDIT, MAX_CREDIT
 
 Resolve = Callable[[str, Channel, Callable[[frozenset[str] | None, float], None]], None]

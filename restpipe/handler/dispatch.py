@@ -16,12 +16,12 @@ from restpipe.handler.handling import Handling, answer_without_method, give_up
 from restpipe.handler.incoming import Bodies, peer_of
 from restpipe.handler.registry import Registry
 from restpipe.handler.sending import send_short
-from restpipe.handler.shares import Shares
 from restpipe.handler.streaming import Pieces
 from restpipe.handler.target import parse_target
 from restpipe.handler.threads import ThreadPool
 from restpipe.host.stats import RECEIVE, RECEIVE_HANDLE_TIME, Stats
 from restpipe.protocol.messages import MAX_REPLIES
+from restpipe.protocol.shares import Shares
 from restpipe.transport.exchange import Exchange
 from restpipe.transport.timer import DeadlineQueue
 

@@ -110,7 +110,7 @@ PURE = ("socket", "asyncio", "ssl", "time", "threading", "uvloop", "random")
 
 PURE_OF_THE_DAEMON = frozenset(
     f"restpipe.daemon.{name}"
-    for name in ("channel", "mechanics", "peers", "pool", "router", "shares", "turns", "waiting")
+    for name in ("channel", "mechanics", "peers", "pool", "router", "turns", "waiting")
 )
 
 
