@@ -132,7 +132,7 @@ class Link(asyncio.Protocol):
         self._resume_reading()
 
     def _take_what_is_left(self) -> None:
-        """Take what the neighbour sent before its end and would not send again: nobody else has it."""
+        """Take what the neighbour sent before its end: it is here alone, and is not sent again."""
         session = self.connection.session
         while self.connection.behind and not self._closing and session is not None and not session.durable:
             self.data_received(b"")

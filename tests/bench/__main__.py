@@ -145,7 +145,7 @@ def beside_a_large_reply(pair: Pair) -> None:
     small(200)
     alone = small(1000)
     medians: list[float] = []
-    # A process of its own, so that reading it does not hold up whoever measures.
+    # A process of its own, so that reading it does not hold up the measurement.
     with fetching(path, f"/client/{pair.client_name}/pieces//{BIG // 65536}/65536") as curl:
         while curl.poll() is None:
             medians.append(small(50))

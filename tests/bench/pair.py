@@ -67,7 +67,7 @@ def compare(checkouts: Sequence[Path], noun: str, rounds: int, seconds: float) -
 
 
 def by_turns(a: Subject, b: Subject, in_flight: int, seconds: float, number: int) -> tuple[Sample, Sample]:
-    """Who is first changes from round to round, so that a drift of the machine favours nobody."""
+    """Who is first changes from round to round, so that a drift of the machine favours no subject."""
     if number % 2:
         later = measure(b, in_flight, seconds)
         return measure(a, in_flight, seconds), later

@@ -33,7 +33,7 @@ def run(settings: Settings) -> Outcome:
 
 def measure(socket: Path, target: str, seconds: float) -> Medians:
     alone = call(socket, f"{target}/atime", for_seconds(seconds)).percentile_ms(0.5)
-    # Read by a process of its own, so that reading it does not hold up whoever measures.
+    # Read by a process of its own, so that reading it does not hold up the measurement.
     with download(socket, f"{target}/big") as big:
         beside = call(socket, f"{target}/atime", lambda: big.under_way).percentile_ms(0.5)
         big.seconds()

@@ -138,7 +138,7 @@ def listens(path: Path) -> bool:
 
 
 def accepts(port: int) -> bool:
-    """Somebody does, on loopback."""
+    """A listener answers, on loopback."""
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
         return True
     return False

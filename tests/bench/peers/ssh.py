@@ -53,7 +53,7 @@ def tunnel(scene: Scene, to: Path) -> Tunnel:
     _make_keys(scene.folder)
     (scene.folder / "sshd_config").write_text(SERVER.format(port=port, folder=scene.folder))
     _make_roots_folder(scene)
-    # sshd starts itself anew for each connection, by the path that it was called by.
+    # sshd starts itself again for each connection, by the path that it was called by.
     command = [program("sshd"), "-D", "-e", "-f", str(scene.folder / "sshd_config")]
     server = scene.start("sshd", *command, ready=lambda: accepts(port))
     client = scene.start("ssh", *_forward(scene.folder, port, path, to), ready=lambda: listens(path))

@@ -83,7 +83,7 @@ class Pair:
 
 
 def held(exchange: Exchange) -> int:
-    """Bytes of credit that the pieces cost that nobody has read yet."""
+    """Bytes of credit that the unread pieces cost."""
     pieces = exchange._pieces
     return len(pieces) if isinstance(pieces, bytes) else sum(cost for _, cost in pieces)
 

@@ -23,7 +23,7 @@ from tests.bench.peers.apps.mutual_tls import client_context, server_context
 
 
 class Near:
-    """Numbers requests anew, for those of several fronts share one link."""
+    """Numbers requests again, for those of several fronts share one link."""
 
     def __init__(self) -> None:
         self._far: Framed | None = None
