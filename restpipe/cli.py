@@ -43,7 +43,8 @@ class _Commands(click.Group):
 @click.version_option(
     __version__,
     prog_name="restpipe",
-    message=f"%(prog)s, version %(version)s ({'compiled' if COMPILED else 'pure'})",
+    # The version stays the last word: programs cut it off there.
+    message=f"%(prog)s ({'compiled' if COMPILED else 'pure'}), version %(version)s",
 )
 def cli() -> None:
     """Plain HTTP in, plain Python out, over one durable TLS pipe."""

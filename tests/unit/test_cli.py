@@ -146,7 +146,7 @@ def test_the_table_needs_no_role_and_no_configuration(monkeypatch: pytest.Monkey
 
 def test_version() -> None:
     kind = "compiled" if restpipe.COMPILED else "pure"
-    assert invoke("--version").output == f"restpipe, version {restpipe.__version__} ({kind})\n"
+    assert invoke("--version").output == f"restpipe ({kind}), version {restpipe.__version__}\n"
 
 
 def test_the_command_line_itself_carries_no_code_of_a_process() -> None:
