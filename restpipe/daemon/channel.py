@@ -70,9 +70,11 @@ class Waiting:
 
     def renewed(self, now: float) -> Frame:
         """Return the EVENT frame with the time that is left of its deadline."""
-        # Never more than it was: the head must not grow beyond what a frame can carry.
-        left_ms = max(1, int((self.deadline - now) * 1000))
-        self.event.timeout_ms = min(self.event.timeout_ms, left_ms)
+        # While more of the body is to come, the time counts from the last piece.
+        if self.whole:
+            # Never more than it was: the head must not grow beyond what a frame can carry.
+            left_ms = max(1, int((self.deadline - now) * 1000))
+            self.event.timeout_ms = min(self.event.timeout_ms, left_ms)
         head = self.event.SerializeToString()
         old = self.frame
         return Frame(old.kind, old.flags, len(head), old.stream, head + old.body)

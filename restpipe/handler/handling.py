@@ -46,7 +46,7 @@ _RUNNING: Final = 4
 _ENDED: Final = 5
 
 _TOO_LATE = {
-    _RECEIVING: "the body was not complete before the deadline",
+    _RECEIVING: "no more of the body came before the deadline",
     _QUEUED: "no place was free before the deadline",
     _THREADED: "no thread was free before the deadline",
     _SPAWNED: "its turn did not come before the deadline",
@@ -137,7 +137,9 @@ class Handling:
         receiving = False
         if method.streamed:
             self._body = (
-                AsyncBodyReader(exchange) if method.is_async else BodyReader(exchange, dispatcher.loop)
+                AsyncBodyReader(exchange, self._move_deadline)
+                if method.is_async
+                else BodyReader(exchange, self._move_deadline, dispatcher.loop)
             )
         elif exchange.whole:
             body = exchange.take()
@@ -174,6 +176,7 @@ class Handling:
             self._end()
             return
         self._held = len(body)
+        self._move_deadline()
         if exchange.closed:
             self._end()
         else:
@@ -336,8 +339,18 @@ class Handling:
         """The other side has given the event up, or the link is lost."""
         self._give_up()
 
+    def _move_deadline(self) -> None:
+        """Have the time count from the last piece of the body that came."""
+        exchange, due = self._exchange, self._due
+        due.at = max(due.at, exchange.moved_at + exchange.event.timeout_ms / 1000)
+
     def reach_deadline(self) -> None:
-        """The reply has not begun, and it is too late for it."""
+        """The reply has not begun, and it is too late for it, unless the body has moved meanwhile."""
+        self._move_deadline()
+        due = self._due
+        if due.at > time.monotonic():
+            self._dispatcher.deadlines.add(due.at, due)
+            return
         stage = self._stage
         if self._give_up():
             self._exchange.reset(Code.DEADLINE, _TOO_LATE[stage], Delivered.NO)

@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Protocol
 
 from restpipe.handler.faults import ends_task
@@ -261,8 +261,10 @@ class AsyncBodyReader:
     Raises `StreamReset` if the body breaks off.
     """
 
-    def __init__(self, body: Exchange) -> None:
+    def __init__(self, body: Exchange, on_read: Callable[[], None]) -> None:
+        """`on_read` is called after each piece that has come."""
         self._body = body
+        self._on_read = on_read
         self._rest = b""
 
     async def read(self, size: int = -1) -> bytes:
@@ -270,7 +272,7 @@ class AsyncBodyReader:
         gathered = bytearray(self._rest)
         self._rest = b""
         while size < 0 or len(gathered) < size:
-            piece = await self._body.read()
+            piece = await self._next()
             if not piece:
                 return bytes(gathered)
             gathered += piece
@@ -283,9 +285,14 @@ class AsyncBodyReader:
     async def __anext__(self) -> bytes:
         """Read the next piece, of any size."""
         piece, self._rest = self._rest, b""
-        piece = piece or await self._body.read()
+        piece = piece or await self._next()
         if not piece:
             raise StopAsyncIteration
+        return piece
+
+    async def _next(self) -> bytes:
+        piece = await self._body.read()
+        self._on_read()
         return piece
 
 
@@ -295,8 +302,8 @@ class BodyReader:
     Raises `StreamReset` if the body breaks off.
     """
 
-    def __init__(self, body: Exchange, loop: asyncio.AbstractEventLoop) -> None:
-        self._reader = AsyncBodyReader(body)
+    def __init__(self, body: Exchange, on_read: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
+        self._reader = AsyncBodyReader(body, on_read)
         self._loop = loop
 
     def read(self, size: int = -1) -> bytes:

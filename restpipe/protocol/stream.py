@@ -36,6 +36,7 @@ class Stream:
         "closed",
         "event",
         "failure",
+        "moved_at",
         "origin",
         "reply",
         "whole",
@@ -54,6 +55,10 @@ class Stream:
         self.whole = False
         """All of the other side's body is in."""
         self.closed = False
+        self.moved_at = 0.0
+        """When the request's body last moved, as far as this side knows: more of it came, or the other side
+        granted credit for more. 0 while it has not.
+        """
         self._session = session
         self._number = number
         self._credit = INITIAL_CREDIT
@@ -130,10 +135,14 @@ class Stream:
             self.reply = read_message(Reply(), frame)
             self.receive_body(frame.payload[frame.head_size :], now, end=frame.flags & END != 0)
         elif kind == DATA:
-            if self.reply is None and not self.answers:
+            if self.answers:
+                self.moved_at = now
+            elif self.reply is None:
                 raise ProtocolError(Code.BAD_MESSAGE, "the reply's body came without its head")
             self.receive_body(frame.body, now, end=frame.flags & END != 0, overhead=HEADER_SIZE)
         elif kind == WINDOW:
+            if not self.answers:
+                self.moved_at = now
             self._credit += frames.decode_credit(frame)
             if self._credit > MAX_CREDIT:
                 raise ProtocolError(Code.FLOW_CONTROL, f"more than {MAX_CREDIT} bytes of credit")

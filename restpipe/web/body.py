@@ -37,6 +37,7 @@ class RequestBody:
         "failure",
         "kept",
         "length",
+        "moved_at",
     )
 
     def __init__(self, length: int | None, *, ask: Callable[[], None], read_on: Callable[[], None]) -> None:
@@ -55,6 +56,8 @@ class RequestBody:
         """All of it has been read."""
         self.failure: Reset | None = None
         """Why no more of it can be read, although it is not complete."""
+        self.moved_at = 0.0
+        """When some of it was last read, by the loop's clock. 0 while none was."""
         self.kept: list[bytes] | None = []
         """All that has been read so far; None if that is not at hand any more."""
         self._to_ask: Callable[[], None] | None = ask
@@ -104,6 +107,8 @@ class RequestBody:
         self.buffered = 0
         if self._to_read_on is not None:
             self._to_read_on()
+        if piece:
+            self.moved_at = asyncio.get_running_loop().time()
         self._size += len(piece)
         if self._size > self._most:
             self.failure = Reset(Code.BODY_TOO_LARGE, delivered=Delivered.NO)

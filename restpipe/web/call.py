@@ -99,7 +99,9 @@ class Call:
         repeatable: bool,
         wait_s: float,
     ) -> None:
-        """`repeatable`: the event may run twice. `wait_s`: for the reply, and for each piece of it."""
+        """`repeatable`: the event may run twice. `wait_s`: for the reply to begin, and for each piece of a
+        body, in either direction.
+        """
         self.event = event
         self.head = _NO_HEAD
         """Status and headers of the response, once `exchange` has succeeded."""
@@ -119,7 +121,7 @@ class Call:
         self._wait_s = wait_s
         self._begun = outgoing.loop.time()
         self._deadline = self._begun + wait_s
-        """For the reply to begin, by the loop's clock."""
+        """For the reply to begin, by the loop's clock. It moves with the request's body (`_move`)."""
         self._until = self._deadline
         """When the call is given up: at `_deadline`, or later while a reply makes progress."""
         self._queued = True
@@ -177,6 +179,8 @@ class Call:
     def _open(self, start: bytes) -> Exchange | Reset | None:
         """Send the event with the start of its body. None if there is no link."""
         outgoing, body, event = self._outgoing, self._body, self.event
+        if body is not None:
+            self._move(body)
         whole = len(start) <= MAX_BODY and (body is None or body.complete)
         event.timeout_ms = max(1, int((self._deadline - outgoing.loop.time()) * 1000))
         try:
@@ -216,6 +220,8 @@ class Call:
         if self._over is not None:
             return
         history = self._note(failure)
+        if self._body is not None:
+            self._move(self._body)
         pause = resend.pause_s(
             history,
             failure,
@@ -354,9 +360,23 @@ class Call:
         self._queued = True
         self._outgoing.deadlines.add(self._until, self)
 
+    def _move(self, body: RequestBody) -> None:
+        """Have the wait count from the last that was heard of the request's body.
+
+        A request is late when its body stands still, not while it comes; and what a caller is willing to wait
+        counts from when the request has been received (RFC 7240, section 4.3).
+        """
+        moved_at = body.moved_at
+        if self._exchange is not None:
+            moved_at = max(moved_at, self._exchange.moved_at)
+        self._deadline = max(self._deadline, moved_at + self._wait_s)
+        self._until = max(self._until, self._deadline)
+
     def check_deadline(self) -> None:
         """Give the call up if its time is over. Called when an entry in the queue of deadlines is due."""
         self._queued = False
+        if self._body is not None:
+            self._move(self._body)
         if self._until <= self._outgoing.loop.time():
             self._expire()
         elif self._until < math.inf:
@@ -377,7 +397,8 @@ class Call:
         """Return what is known of the event at its deadline."""
         body = self._body
         if self._in_doubt and not never_left:
-            return Reset(Code.DEADLINE)
+            stopped = body is not None and not body.ended and not body.arrived
+            return Reset(Code.DEADLINE, "the request's body stopped coming" if stopped else "")
         if self._in_doubt:
             detail = "the pipe daemon took nothing until the deadline"
         elif not self._sends and body is not None and body.asked and not body.complete:

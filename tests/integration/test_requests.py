@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import socket
+import time
 import uuid
 from collections.abc import Iterator
 
@@ -119,6 +120,32 @@ def test_the_deadline_is_the_callers(caller: Caller) -> None:
     assert response.json()["type"] == "urn:restpipe:problem:deadline"
     assert response.json()["delivered"] == "unknown"
     assert "X-Event-Return-Code" not in response.headers
+
+
+@pytest.mark.parametrize("noun", ["digest", "told"])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_an_upload_that_moves_is_not_late(caller: Caller, noun: str, chunked: bool) -> None:
+    client, path = caller
+    pieces = [bytes(100), bytes(90_000), bytes(100), bytes(100)]
+
+    def upload() -> Iterator[bytes]:
+        for piece in pieces:
+            time.sleep(0.4)
+            yield piece
+
+    headers = {"Prefer": "wait=1"}
+    if not chunked:
+        headers["Content-Length"] = str(sum(map(len, pieces)))
+    response = client.post(f"{path}/{noun}", content=upload(), headers=headers)
+    assert response.status_code == 200
+
+
+def test_an_upload_that_stands_still_is_late(pair: Pair, caller: Caller) -> None:
+    _, path = caller
+    head = f"POST {path}/digest HTTP/1.1\r\nHost: x\r\nPrefer: wait=0.3\r\nContent-Length: 9\r\n\r\nabc"
+    with http.connect(near(pair, path).sockets / "web.sock") as sock:
+        sock.sendall(head.encode())
+        assert sock.recv(65536).startswith(b"HTTP/1.1 504 ")
 
 
 @pytest.mark.parametrize("noun", ["slow//60", "endless/"])

@@ -53,6 +53,14 @@ def test_the_time_left_is_counted_from_when_it_came() -> None:
     assert event_of(waiting.renewed(500.0)).timeout_ms == 1
 
 
+def test_while_the_body_comes_an_event_keeps_its_time() -> None:
+    came = event(1, timeout_s=10, body=b"abc", end=False)
+    waiting = Waiting(event_of(came), came, b"", 100.0)
+    assert event_of(waiting.renewed(103.5)).timeout_ms == 10_000
+    waiting.hold(data(1, b"d", end=True))
+    assert event_of(waiting.renewed(103.5)).timeout_ms == 6500
+
+
 def test_what_waits_is_counted_at_what_it_costs() -> None:
     came = event(1, body=bytes(1000), end=False)
     waiting = Waiting(event_of(came), came, b"", 0.0)

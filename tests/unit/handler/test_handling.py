@@ -7,6 +7,7 @@ import contextvars
 import gc
 import gzip
 import io
+import json
 import logging
 import os
 import re
@@ -557,6 +558,41 @@ def test_the_deadline_is_for_the_beginning_of_the_reply(run: Run, eventually: Ev
     run(main())
 
 
+@pytest.mark.parametrize("noun", ["whole", "streamed", "streamed/thread"])
+def test_the_deadline_counts_from_the_last_piece_of_the_body(run: Run, noun: str) -> None:
+    class Taking(EventHandler):
+        async def post_whole(self, ctx: Context, post_data: PostData) -> Any:
+            return [len(post_data[1]), ctx.deadline.remaining_s]
+
+        @streamed
+        async def post_streamed(self, ctx: Context, post_data: PostData) -> Any:
+            return [len(await post_data[1].read()), ctx.deadline.remaining_s]
+
+        @streamed
+        def post_streamed_thread(self, ctx: Context, post_data: PostData) -> Any:
+            return [len(post_data[1].read()), ctx.deadline.remaining_s]
+
+    async def main() -> None:
+        ends = Ends(Taking())
+        exchange = ends.send(f"/{noun}", 400, verb="POST", body=bytes(65537), paused=True)
+        for last in (False, False, False, True):
+            await asyncio.sleep(0.15)
+            exchange.caller.send_data(b"x", end=last)
+        await ends.dispatcher.wait_idle()
+        exchange.resume()
+        assert exchange.failure is None
+        size, remaining_s = json.loads(exchange.data)
+        assert size == 65540
+        assert remaining_s > 0.2
+        stopped = ends.send(f"/{noun}", 50, verb="POST", body=bytes(65537), paused=True)
+        await ends.dispatcher.wait_idle()
+        assert stopped.failure is not None
+        assert stopped.failure.code is Code.DEADLINE
+        await ends.dispatcher.close()
+
+    run(main())
+
+
 def test_a_deadline_says_what_is_known_of_delivery(run: Run, eventually: Eventually) -> None:
     async def main() -> None:
         handler = Handler()
@@ -566,7 +602,7 @@ def test_a_deadline_says_what_is_known_of_delivery(run: Run, eventually: Eventua
         late = {
             "no thread was free before the deadline": ends.send("/none", 20),
             "no place was free before the deadline": ends.send("/loop", 20),
-            "the body was not complete before the deadline": ends.send(
+            "no more of the body came before the deadline": ends.send(
                 "/context", 20, verb="POST", body=b"x" * LARGE, paused=True
             ),
         }

@@ -195,7 +195,13 @@ def test_what_a_generator_raises_comes_after_what_it_yielded(run: Run) -> None:
 
 def test_async_reader(run: Run) -> None:
     async def main() -> None:
-        reader = AsyncBodyReader(Body(b"hello ", b"wor", b"ld"))
+        reads = 0
+
+        def read() -> None:
+            nonlocal reads
+            reads += 1
+
+        reader = AsyncBodyReader(Body(b"hello ", b"wor", b"ld"), read)
         assert await reader.read(3) == b"hel"
         assert await reader.read(0) == b""
         assert await anext(reader) == b"lo "
@@ -203,7 +209,8 @@ def test_async_reader(run: Run) -> None:
         assert await reader.read() == b"d"
         assert await reader.read() == b""
         assert [piece async for piece in reader] == []
-        assert [piece async for piece in AsyncBodyReader(Body(b"a", b"b"))] == [b"a", b"b"]
+        assert reads >= 3
+        assert [piece async for piece in AsyncBodyReader(Body(b"a", b"b"), read)] == [b"a", b"b"]
 
     run(main())
 
@@ -211,7 +218,7 @@ def test_async_reader(run: Run) -> None:
 def test_reader_for_threads(run: Run) -> None:
     async def work(pool: ThreadPool) -> None:
         loop = asyncio.get_running_loop()
-        reader = BodyReader(Body(b"hello ", b"wor", b"ld"), loop)
+        reader = BodyReader(Body(b"hello ", b"wor", b"ld"), lambda: None, loop)
         assert await pool.run(lambda: reader.read(8)) == b"hello wo"
         assert await pool.run(lambda: list(reader)) == [b"r", b"ld"]
         assert await pool.run(reader.read) == b""

@@ -548,6 +548,79 @@ def test_a_deadline_ends_the_upload_too() -> None:
     run(main())
 
 
+@pytest.mark.parametrize("size", [4, 68_000], ids=["short", "long"])
+def test_an_upload_that_moves_is_not_late(size: int) -> None:
+    async def main() -> None:
+        link = MemoryLink()
+        caller = Caller(worker(link))
+        caller.send(post(b"", b"PUT", b"Prefer: wait=0.4", length=size))
+        for _ in range(4):
+            await asyncio.sleep(0.15)
+            caller.send(bytes(size // 4))
+        await turns()
+        [sent] = link.sent
+        assert 200 < sent.timeout_ms <= 400
+        await asyncio.sleep(0.15)
+        sent.reply(OK, b"ok")
+        assert await response(caller) == (200, b"ok")
+
+    run(main())
+
+
+def test_an_upload_that_the_other_side_takes_is_not_late() -> None:
+    async def main() -> None:
+        link = MemoryLink()
+        caller = Caller(worker(link))
+        caller.send(post(bytes(100_000), b"PUT", b"Prefer: wait=0.4"))
+        for _ in range(4):
+            await turns()
+            link.written()
+            link.sent[0].grant(20_000)
+            await asyncio.sleep(0.15)
+        assert not caller.transport.written
+        assert await problem(caller) == ("deadline", "unknown")
+
+    run(main())
+
+
+def test_an_upload_that_stands_still_is_late_whatever_came_before() -> None:
+    async def main() -> None:
+        link = MemoryLink()
+        caller = Caller(worker(link))
+        caller.send(chunked(bytes(10), end=False).replace(b"Host: a", b"Host: a\r\nPrefer: wait=0.4"))
+        await asyncio.sleep(0.15)
+        link.written()
+        await asyncio.sleep(0.15)
+        caller.send(b"1\r\nx\r\n")
+        await asyncio.sleep(0.15)
+        assert not caller.transport.written
+        status, body = await response(caller)
+        assert status == 504
+        assert json.loads(body)["detail"] == "the request's body stopped coming"
+
+    run(main())
+
+
+def test_an_upload_moves_the_wait_for_the_pieces_of_its_reply() -> None:
+    async def main() -> None:
+        link = MemoryLink()
+        caller = Caller(worker(link))
+        caller.send(chunked(bytes(10), end=False).replace(b"Host: a", b"Host: a\r\nPrefer: wait=0.4"))
+        await turns()
+        [sent] = link.sent
+        sent.reply(Reply(status=200), b"begun", end=False)
+        for _ in range(4):
+            await asyncio.sleep(0.15)
+            caller.send(b"1\r\nx\r\n")
+        caller.send(b"0\r\n\r\n")
+        await turns()
+        sent.data(b"done", end=True)
+        await turns()
+        assert caller.take().endswith(b"4\r\ndone\r\n0\r\n\r\n")
+
+    run(main())
+
+
 def test_each_piece_of_a_long_reply_has_the_whole_wait() -> None:
     async def main() -> None:
         link = MemoryLink()
