@@ -110,9 +110,10 @@ def run(ctx: click.Context, role: Role, file: Path | None) -> None:
 def pipe(ctx: click.Context, role: Role, file: Path | None, parent: int | None) -> None:
     """Run the pipe daemon: the connections to the other side."""
     config = _begin("pipe", role, file, parent)
-    from restpipe.identity.beginning import ensure
+    from restpipe.identity.beginning import ensure, warn_of_name
 
     ensure(config)
+    warn_of_name(config)
     from restpipe.daemon.service import main
 
     ctx.exit(main(config))

@@ -114,6 +114,12 @@ def check_dial(text: str, default: int = DEFAULT_PORT) -> str:
     return f"{_dialed_host(match)}:{port}"
 
 
+def host_of(dial: str) -> str:
+    """The host in an address that `check_dial` has checked, as a certificate spells it."""
+    host = dial.rpartition(":")[0].strip("[]")
+    return str(profiles.as_address(host) or host)
+
+
 def _dialed_host(match: re.Match[str]) -> str:
     if match["v6"] is not None:
         address = profiles.as_address(match["v6"])
@@ -122,4 +128,5 @@ def _dialed_host(match: re.Match[str]) -> str:
         return f"[{address}]"
     if profiles.as_address(match["host"]) is not None:
         return match["host"]
-    return profiles.check_host_name(match["host"].lower())
+    # A dot at the end says that the name is complete; no certificate has it.
+    return profiles.check_host_name(match["host"].lower().removesuffix("."))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
-import socket
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -13,8 +11,9 @@ from typing import Any
 
 import click
 
-from restpipe_ca import authority, bundle, commands, display, faults, files, profiles
+from restpipe_ca import authority, bundle, commands, display, faults, files, hosts, profiles
 from restpipe_ca.authority import Authority
+from restpipe_ca.bundle import Bundle
 from restpipe_ca.delivery import PUBLIC_MODE, Destination
 from restpipe_ca.display import REASONS
 from restpipe_ca.errors import CaError
@@ -59,6 +58,16 @@ def _complain(text: str) -> None:
     click.echo(f"restpipe-ca: {line}", err=True)
 
 
+def _warn(text: str) -> None:
+    _complain(f"warning: {text}")
+
+
+def _was_renamed(own: str, named: Sequence[str]) -> bool:
+    """Only a certificate that a host made for itself names localhost."""
+    known = any(name == own or name.startswith(f"{own}.") for name in named)
+    return "localhost" in named and hosts.is_usable(own) and not known
+
+
 class _Desk:
     """What every command of one run shares."""
 
@@ -73,9 +82,41 @@ class _Desk:
     def unlock(self) -> Authority:
         return self.store.unlock(lambda: self.given_passphrase() or _ask_passphrase(confirm=False))
 
-    def dial(self, given: str | None) -> str:
-        address = given or commands.server_name(self.store, self.now) or _host_names()[0]
+    def dial(self, given: str | None, role: Role, names: Sequence[str]) -> str:
+        """Where a client of this bundle dials. A server's own dials nobody."""
+        address = given
+        if address is None:
+            newest = commands.servers(self.store, self.now)[:1]
+            default = [record.name for record in newest] or hosts.server_names()
+            address = names[0] if role is Role.SERVER else default[0]
         return bundle.check_dial(address, self.store.port())
+
+    def warn_of_dial(self, given: str | None, fresh: Bundle) -> None:
+        """A client refuses a server whose certificate is for other names than it dials."""
+        if fresh.role is Role.SERVER:
+            return
+        servers = commands.servers(self.store, self.now)
+        named = [name for record in servers for name in authority.names(record.certificate)]
+        # Until a server on this host has started, nobody has a certificate.
+        named = named or list(hosts.server_names())
+        host = bundle.host_of(fresh.dial)
+        own = hosts.host_name()
+        if host not in named:
+            others = dict.fromkeys((host, *(authority.names(servers[0].certificate) if servers else ())))
+            _warn(
+                f"no server's certificate is for {host}: clients that dial it will refuse the server. "
+                f"One that is: restpipe-ca issue --server {' '.join(others)}"
+            )
+        elif given is None and host == "localhost":
+            _warn(
+                "clients will dial localhost, as this server has no other name: for one on another host "
+                "--dial names it"
+            )
+        elif given is None and _was_renamed(own, named):
+            _warn(
+                f"clients will dial {host}, as the server's certificate says, but this host is called "
+                f"{own}. If it was renamed: restpipe-ca issue --server makes a certificate for its new name"
+            )
 
 
 _pass_desk = click.make_pass_decorator(_Desk)
@@ -93,6 +134,7 @@ def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
 _server = click.option(
     "--server", "role", flag_value=Role.SERVER, type=Role, default=None, help="A server, not a client."
 )
+_again = click.option("--again", is_flag=True, help="Even if the name has a valid certificate.")
 _days = click.option(
     "--days", type=_DAYS, default=profiles.CERTIFICATE_DAYS, show_default=True, help="Validity."
 )
@@ -150,7 +192,7 @@ def cli(context: click.Context, directory: Path, passphrase_file: Path | None) -
 @_pass_desk
 def init(desk: _Desk, name: str | None, days: int, passphrase: bool, port: int | None) -> None:
     """Make the CA. Where one stands already, nothing but its --port is changed."""
-    title = name or f"RestPipe CA {_host_names()[0]}"[: profiles.MAX_COMMON_NAME - 9]
+    title = name or f"RestPipe CA {hosts.host_name()}"[: profiles.MAX_COMMON_NAME - 9]
     secret = None
     if not desk.store.initialised:
         secret = desk.given_passphrase()
@@ -165,6 +207,7 @@ def init(desk: _Desk, name: str | None, days: int, passphrase: bool, port: int |
 
 @cli.command()
 @click.argument("names", nargs=-1, metavar="NAME [NAME_OR_ADDRESS]...")
+@_again
 @_server
 @_days
 @_delivery
@@ -172,6 +215,7 @@ def init(desk: _Desk, name: str | None, days: int, passphrase: bool, port: int |
 def issue(
     desk: _Desk,
     names: tuple[str, ...],
+    again: bool,
     role: Role | None,
     days: int,
     dial: str | None,
@@ -180,16 +224,21 @@ def issue(
 ) -> None:
     """Make a key and a certificate for NAME, a client, and write both into one bundle file.
 
-    With --server, further host names and addresses may follow; without any, this host's are taken.
+    With --server, further host names and addresses may follow; without any, this host's are taken, and
+    localhost.
     """
     role = role or Role.CLIENT
     if role is Role.SERVER and not names:
-        names = _host_names()
+        names = hosts.server_names()
     names = profiles.check_names(role, names)
     ca = desk.unlock()
     to = _destination(out, pem_directory, names[0])
-    fresh = commands.issue(desk.store, ca, role, names, dial=desk.dial(dial), now=desk.now, days=days, to=to)
+    address = desk.dial(dial, role, names)
+    fresh = commands.issue(
+        desk.store, ca, role, names, dial=address, now=desk.now, days=days, again=again, to=to
+    )
     display.delivered("Issued", fresh, to)
+    desk.warn_of_dial(dial, fresh)
 
 
 @cli.command()
@@ -197,7 +246,7 @@ def issue(
 @click.option(
     "--name", "names", multiple=True, help="Take this name, not the request's (with --server: several times)."
 )
-@click.option("--again", is_flag=True, help="Even if the name has a valid certificate.")
+@_again
 @_server
 @_days
 @_delivery
@@ -219,14 +268,16 @@ def sign(
     names = profiles.check_names(role, names or commands.requested_names(loaded))
     ca = desk.unlock()
     to = Destination() if out == "-" else _destination(out, pem_directory, names[0])
+    address = desk.dial(dial, role, names)
     fresh = commands.sign(
-        desk.store, ca, role, loaded, names, dial=desk.dial(dial), now=desk.now, days=days, again=again, to=to
+        desk.store, ca, role, loaded, names, dial=address, now=desk.now, days=days, again=again, to=to
     )
     if out == "-":
         click.echo(fresh.encode(), nl=False)
-        return
-    display.delivered("Signed", fresh, to)
-    click.echo(f"Key: sha256 {authority.fingerprint(fresh.certificate.public_key())}")
+    else:
+        display.delivered("Signed", fresh, to)
+        click.echo(f"Key: sha256 {authority.fingerprint(fresh.certificate.public_key())}")
+    desk.warn_of_dial(dial, fresh)
 
 
 @cli.command()
@@ -253,10 +304,12 @@ def renew(
     commands.find(desk.store, role, name)
     ca = desk.unlock()
     to = _destination(out, pem_directory, name)
+    address = desk.dial(dial, role, (name,))
     fresh = commands.renew(
-        desk.store, ca, role, name, dial=desk.dial(dial), now=desk.now, days=days, new_key=new_key, to=to
+        desk.store, ca, role, name, dial=address, now=desk.now, days=days, new_key=new_key, to=to
     )
     display.delivered("Renewed", fresh, to)
+    desk.warn_of_dial(dial, fresh)
 
 
 @cli.command()
@@ -395,11 +448,3 @@ def _check_passphrase(secret: bytes, where: str) -> bytes:
     if not 1 <= len(secret) <= 1023:
         raise CaError(f"{where}: a passphrase has 1 to 1023 bytes")
     return secret
-
-
-def _host_names() -> tuple[str, ...]:
-    """This host's names, the one with a domain first: what others are most likely to reach it by."""
-    short = socket.gethostname().lower()
-    full = short if "." in short else socket.getfqdn(short).lower()
-    reachable = re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)+", full) and not full.startswith("localhost")
-    return tuple(dict.fromkeys((full if reachable else short, short)))

@@ -16,7 +16,7 @@ from restpipe_ca.bundle import Bundle
 from restpipe_ca.delivery import Destination
 from restpipe_ca.errors import CaError
 from restpipe_ca.profiles import PublicKey, Role
-from restpipe_ca.store import DIRECTORY_MODE, INDEX, KEY, Record, Store
+from restpipe_ca.store import CERTIFICATE, CRL, DIRECTORY_MODE, INDEX, KEY, Record, Store
 
 NOWHERE = Destination()
 """For callers who take the returned bundle."""
@@ -58,14 +58,26 @@ def init(
     with store.writing():
         if store.initialised:
             return False
-        if store.path(INDEX).exists() and store.records():
-            raise CaError(
-                f"{store.path(KEY)} is missing, but this CA has issued certificates: put the key back"
-            )
+        _refuse_without_key(store)
         if port is not None:
             store.put_port(port)
         store.put_authority(ca, ca.revocation_list([], 1, now), passphrase)
     return True
+
+
+def _refuse_without_key(store: Store) -> None:
+    """What an `init` that broke off has left can be made anew; a CA whose key is elsewhere cannot."""
+    if store.path(INDEX).exists():
+        if store.records():
+            raise CaError(
+                f"{store.path(KEY)} is missing, but this CA has issued certificates: put the key back"
+            )
+        return
+    for name in (CERTIFICATE, CRL):
+        if store.path(name).exists():
+            raise CaError(
+                f"{store.path(name)} is of a CA whose key is not here: move it away, or put {KEY} here"
+            )
 
 
 def issue(
@@ -77,17 +89,26 @@ def issue(
     dial: str,
     now: datetime,
     days: int = profiles.CERTIFICATE_DAYS,
+    again: bool = False,
     to: Destination = NOWHERE,
 ) -> Bundle:
     """Make a key and a certificate for a new name, and deliver them.
 
-    Where an earlier call broke off between signing and delivering, its bundle is delivered instead.
+    Where an earlier call broke off between signing and delivering, its bundle is delivered instead. A name
+    that has a valid certificate gets another only with `again`: its key may be in use.
     """
     names = profiles.check_names(role, names)
     with store.writing():
         waiting = _waiting(store, role, names[0])
         if waiting is None or authority.names(waiting.certificate) != names:
-            _refuse_standing(store, role, names[0], now, "renew it, or revoke it first")
+            if not again:
+                _refuse_standing(
+                    store,
+                    role,
+                    names[0],
+                    now,
+                    "renew it, or revoke it first; if its key is lost, add --again",
+                )
             to.prepare(None)
             waiting = _with_new_key(store, ca, role, names, dial, now, days)
         return _deliver(store, waiting, dial, to)
@@ -207,13 +228,14 @@ def state(record: Record, revoked: Mapping[int, Revocation], now: datetime) -> S
     return State.VALID if now <= authority.not_after(record.certificate) else State.EXPIRED
 
 
-def server_name(store: Store, now: datetime) -> str | None:
-    """The name of the newest server whose certificate is valid: where clients dial, unless told otherwise."""
+def servers(store: Store, now: datetime) -> list[Record]:
+    """The servers' certificates that are valid, the newest first: clients dial it, unless told otherwise."""
     revoked = authority.revocations(store.revocation_list())
-    for record in reversed(store.records()):
-        if record.role is Role.SERVER and state(record, revoked, now) is State.VALID:
-            return record.name
-    return None
+    return [
+        record
+        for record in reversed(store.records())
+        if record.role is Role.SERVER and state(record, revoked, now) is State.VALID
+    ]
 
 
 def load_request(data: bytes) -> x509.CertificateSigningRequest:

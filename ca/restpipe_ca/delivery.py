@@ -42,12 +42,21 @@ class Destination:
             _check_key(self.pem_directory / KEY, key)
 
     def deliver(self, bundle: Bundle, revocation_list: x509.CertificateRevocationList) -> None:
-        """Write. Each file is whole or absent, and a private key comes last."""
-        if self.pem_directory is not None:
-            _deliver_pem(self.pem_directory, bundle, revocation_list)
-        if self.bundle is not None:
-            # The mode does not depend on a key being in it: one rule to remember.
-            _create(self.bundle, bundle.encode(), inherit_owner=False)
+        """Write. Each file is whole or absent, and a private key comes last.
+
+        CaError where one cannot be written: what has been signed waits in the CA's folder until it can.
+        """
+        try:
+            if self.pem_directory is not None:
+                _deliver_pem(self.pem_directory, bundle, revocation_list)
+            if self.bundle is not None:
+                # The mode does not depend on a key being in it: one rule to remember.
+                _create(self.bundle, bundle.encode(), inherit_owner=False)
+        except OSError as error:
+            raise CaError(
+                f"{error.filename}: {error.strerror}; the certificate is signed and its bundle waits here: "
+                "the same command delivers it, with another --out or --pem-directory if need be"
+            ) from error
 
 
 def _deliver_pem(directory: Path, bundle: Bundle, revocation_list: x509.CertificateRevocationList) -> None:

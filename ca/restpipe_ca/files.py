@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 _TEMPORARY = re.compile(r"\.new-[0-9a-f]{16}")
 
 
@@ -18,17 +20,41 @@ def replace(directory: Path, name: str, data: bytes, mode: int, *, inherit_owner
     With `inherit_owner`, root leaves the file to the folder's owner, so that a command run by
     root does not lock the folder's own service out.
     """
-    with _opened(directory) as at, _temporary(at, data, mode, inherit_owner) as temporary:
-        os.rename(temporary, name, src_dir_fd=at, dst_dir_fd=at)
+    with (
+        _about(directory / name),
+        _opened(directory) as at,
+        _temporary(at, data, mode, inherit_owner) as draft,
+    ):
+        os.rename(draft, name, src_dir_fd=at, dst_dir_fd=at)
         os.fsync(at)
 
 
 def create(directory: Path, name: str, data: bytes, mode: int, *, inherit_owner: bool = False) -> None:
     """As `replace`, but FileExistsError if anything stands under `name`: how private keys are written."""
-    with _opened(directory) as at, _temporary(at, data, mode, inherit_owner) as temporary:
-        os.link(temporary, name, src_dir_fd=at, dst_dir_fd=at, follow_symlinks=False)
-        os.unlink(temporary, dir_fd=at)
+    with (
+        _about(directory / name),
+        _opened(directory) as at,
+        _temporary(at, data, mode, inherit_owner) as draft,
+    ):
+        try:
+            os.link(draft, name, src_dir_fd=at, dst_dir_fd=at, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            _reserve_and_rename(at, draft, name)
         os.fsync(at)
+
+
+def _reserve_and_rename(at: int, draft: str, name: str) -> None:
+    """Where there are no hard links (FAT, some network shares): the name is taken first, by an empty file."""
+    os.close(
+        os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=at)
+    )
+    try:
+        os.rename(draft, name, src_dir_fd=at, dst_dir_fd=at)
+    except BaseException:
+        os.unlink(name, dir_fd=at)
+        raise
 
 
 def remove(directory: Path, name: str) -> None:
@@ -49,11 +75,29 @@ def make_directory(directory: Path, mode: int) -> None:
     if directory.is_dir():
         return
     directory.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileExistsError):
-        directory.mkdir(mode=0o700)
-        directory.chmod(mode)
+    with contextlib.suppress(FileExistsError), _exact_modes():
+        # In one step: whatever breaks off, the mode is never another.
+        directory.mkdir(mode=mode)
     with _opened(directory.parent) as at:
         os.fsync(at)
+
+
+@contextlib.contextmanager
+def _exact_modes() -> Iterator[None]:
+    before = os.umask(0)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+@contextlib.contextmanager
+def _about(path: Path) -> Iterator[None]:
+    """Errors name the file that was asked for, not the draft of it."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 @contextlib.contextmanager
@@ -82,7 +126,16 @@ def _write(at: int, name: str, data: bytes, mode: int, inherit_owner: bool) -> N
         if inherit_owner and os.geteuid() == 0:
             folder = os.fstat(at)
             os.fchown(fd, folder.st_uid, folder.st_gid)
-        os.fchmod(fd, mode)
+        _set_mode(fd, mode)
         file.write(data)
         file.flush()
         os.fsync(fd)
+
+
+def _set_mode(fd: int, mode: int) -> None:
+    try:
+        os.fchmod(fd, mode)
+    except PermissionError:
+        # FAT has one mode for all files, and refuses any other even to their owner.
+        if os.fstat(fd).st_uid != os.geteuid():
+            raise

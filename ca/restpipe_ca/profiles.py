@@ -68,13 +68,14 @@ LEAF_KEY_USAGE = x509.KeyUsage(
 
 def check_host_name(name: str, limit: int = MAX_HOST_NAME) -> str:
     """Give back `name` if it is a host name in lower case and short enough; CaError says what is wrong."""
-    fault = _host_name_fault(name, limit)
+    fault = host_name_fault(name, limit)
     if fault:
         raise CaError(f"{name!a} cannot be a name: {fault}")
     return name
 
 
-def _host_name_fault(name: str, limit: int) -> str:
+def host_name_fault(name: str, limit: int) -> str:
+    """What speaks against `name` as a host name of at most `limit` characters; empty if nothing does."""
     if not name:
         return "it is empty"
     if len(name) > limit:

@@ -143,8 +143,9 @@ class Store:
         self, ca: Authority, revocation_list: x509.CertificateRevocationList, passphrase: bytes | None
     ) -> None:
         """Write a new CA and its first list. Its key comes last: without it nothing has happened."""
-        self.put_revocation_list(revocation_list)
+        # The index comes first: where it is and the key is not, `init` has broken off and can begin again.
         self._replace(INDEX, _encode_index(()))
+        self.put_revocation_list(revocation_list)
         self._replace(CERTIFICATE, bundle.pem(ca.certificate))
         key = bundle.key_pem(ca.key, passphrase)
         files.create(self.directory, KEY, key, MODES[KEY], inherit_owner=True)
@@ -176,7 +177,10 @@ class Store:
         except FileNotFoundError:
             if self.initialised or (name == KEY and self.path(CERTIFICATE).exists()):
                 raise CaError("is missing: put it back from a copy") from None
-            raise CaError("there is no CA here yet: run restpipe-ca init") from None
+            raise CaError(
+                "there is no CA here yet: the server's first start makes it "
+                "(systemctl start restpipe-server), and so does restpipe-ca init"
+            ) from None
 
     def _replace(self, name: str, data: bytes) -> None:
         files.replace(self.directory, name, data, MODES[name], inherit_owner=True)

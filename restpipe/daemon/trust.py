@@ -20,6 +20,7 @@ from restpipe.daemon.links import PeerLinks
 from restpipe.daemon.peers import Peer, PeerTable
 from restpipe.errors import Code, ConfigError, RestPipeError
 from restpipe.transport.certificates import (
+    SOON_S,
     Certificate,
     Use,
     describe,
@@ -36,7 +37,6 @@ from restpipe.transport.tls import TlsFiles, judge_dates
 POLL_S = 0.5
 """How often lists and expiries are looked at: a revocation takes effect within a second."""
 REMIND_S = 86400.0
-WARN_BEFORE_S = 30 * 86400.0
 
 Seen = tuple[tuple[int, int, int, int] | None, ...]
 
@@ -244,8 +244,14 @@ class Trust:
 
     def _remind(self, now: float) -> None:
         self._remind_at = now + REMIND_S
+        own = self._trusted.own
+        server = "--server " if self._own_use is Use.SERVER else ""
         self._warn_of_end(
-            now, "this host's certificate", self._sources.files.certificate, self._trusted.own.not_after
+            now,
+            "this host's certificate",
+            self._sources.files.certificate,
+            own.not_after,
+            f" (restpipe-ca renew {server}{own.name}, and restpipe identity install)",
         )
         ends = [
             _described(authority, self._sources.files.ca).not_after for authority in self._trusted.authorities
@@ -258,12 +264,14 @@ class Trust:
                 issuer,
             )
 
-    def _warn_of_end(self, now: float, what: str, path: Path, end: float) -> None:
+    def _warn_of_end(self, now: float, what: str, path: Path, end: float, how: str = "") -> None:
         if end <= now:
-            _log.error("%s (%s) expired at %s: no connection is possible", what, path, stamp(end))
-        elif end - now <= WARN_BEFORE_S:
+            _log.error(
+                "%s (%s) expired at %s: no connection is possible, renew it%s", what, path, stamp(end), how
+            )
+        elif end - now <= SOON_S:
             days = int((end - now) // 86400)
-            _log.warning("%s (%s) expires in %d days, at %s: renew it", what, path, days, stamp(end))
+            _log.warning("%s (%s) expires in %d days, at %s: renew it%s", what, path, days, stamp(end), how)
 
 
 # Reading files.

@@ -239,7 +239,8 @@ class Tls:
     )
     self_made: bool = option(
         True,
-        "A server that finds neither an identity nor a CA at its start makes both.",
+        "A server without an identity makes it at its start, and a CA where there is none; an identity that "
+        "ends within 30 days is renewed.",
         role=Role.SERVER,
         restart=True,
     )

@@ -1,6 +1,7 @@
-"""A daemon's first start: a server that stands in an empty place makes its CA and its own identity.
+"""How a daemon comes to its identity: a server makes its CA and its own, and renews it.
 
-The CA is made by `restpipe-ca`, a program of its own. Nothing is ever made where anything stands already.
+All is made by `restpipe-ca`, a program of its own. A start that breaks off, at whatever moment, leaves
+something that the next one goes on from. Beside files of an identity that is not complete nothing is made.
 """
 
 from __future__ import annotations
@@ -8,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
-import socket
 import subprocess
 import sys
 import time
@@ -18,17 +17,25 @@ from pathlib import Path
 
 from restpipe.errors import ConfigError, RestPipeError
 from restpipe.host.config import Config, Role, Tls
+from restpipe.identity.checks import other_name_of_host
 from restpipe.identity.folder import Folder, reason
-from restpipe.identity.installing import install, names_in_folder, read
+from restpipe.identity.installing import Installed, install, names_in_folder, read
+from restpipe.transport.certificates import (
+    SOON_S,
+    Certificate,
+    describe,
+    issuer_name,
+    load_certificates,
+    stamp,
+)
 
-CA_FILES = ("ca.key", "ca.pem", "index.json")
+CA_KEY, CA_CERTIFICATE = "ca.key", "ca.pem"
 CA_PORT = "port"
 """A file of the CA's: the port that its bundles name."""
 CA_TIMEOUT_S = 60.0
-BUNDLE = ".first.bundle"
+BUNDLE = ".own.bundle"
+"""In the CA's folder, which is its owner's alone: what has been issued and is not installed yet."""
 INSTALL = "restpipe identity install --role {role} BUNDLE"
-ON_THIS_HOST = ("localhost", "127.0.0.1", "::1")
-_HOST_NAME = re.compile(r"(?=.{1,64}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +46,8 @@ def ensure(config: Config) -> bool:
     files = (tls.key, tls.certificate, tls.ca)
     missing = [path for path in files if not _stands(path, follow=True)]
     if not missing:
-        _tell_port(config)
+        if config.role is Role.SERVER and _is_ours(tls):
+            _look_after(config)
         return False
     if len(missing) < len(files) or _stands(tls.crl):
         # Nobody can tell what is meant to be there.
@@ -47,10 +55,6 @@ def ensure(config: Config) -> bool:
         raise ConfigError(f"the identity is not complete, missing: {names}; {_advice(config)}")
     if config.role is Role.CLIENT or not tls.self_made:
         raise ConfigError(f"there is no identity in {tls.directory}: {_advice(config)}")
-    if any(_stands(tls.ca_directory / name) for name in CA_FILES):
-        raise ConfigError(
-            f"there is no identity in {tls.directory}, but a CA in {tls.ca_directory}: {_advice(config)}"
-        )
     _make(config)
     return True
 
@@ -68,7 +72,7 @@ def _stands(path: Path, *, follow: bool = False) -> bool:
 def _advice(config: Config) -> str:
     advice = f"install one: {INSTALL.format(role=config.role)}"
     tls = config.tls
-    if config.role is Role.SERVER and _stands(tls.ca_directory / CA_FILES[0]):
+    if config.role is Role.SERVER and _stands(tls.ca_directory / CA_KEY):
         advice += (
             f"; or have it issued here: restpipe-ca --directory {tls.ca_directory} "
             f"issue --server --pem-directory {tls.directory}"
@@ -78,38 +82,101 @@ def _advice(config: Config) -> str:
 
 def _make(config: Config) -> None:
     tls = config.tls
-    names = own_names()
-    bundle = tls.directory / BUNDLE
     try:
         names_in_folder(tls)
         Folder(tls.directory).make()
-        bundle.unlink(missing_ok=True)
         _restpipe_ca(tls, "init", *_port_of(config))
-        _restpipe_ca(tls, "issue", "--server", *names, "--out", str(bundle))
-        install(read((bundle,)), config, time.time())
+        # An earlier start may have had one issued and broken off: its key is lost.
+        made = _taken(config, "issue", "--server", "--again")
     except (RestPipeError, OSError) as error:
         raise ConfigError(
             f"a first start makes a CA and an identity, but: {error}; "
             f"or install an identity from elsewhere: {INSTALL.format(role=config.role)}"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            bundle.unlink(missing_ok=True)
     _log.info(
-        "first start: made a CA in %s and this server's identity in %s, for %s; "
+        "first start: made this server's identity in %s, for %s, by the CA in %s; "
         "clients join by: restpipe-ca issue NAME",
-        tls.ca_directory,
         tls.directory,
-        ", ".join(names),
+        ", ".join(made.certificate.names),
+        tls.ca_directory,
     )
+
+
+def _taken(config: Config, *command: str) -> Installed:
+    """Put in place what `restpipe-ca COMMAND` makes, or has made for a start that broke off."""
+    bundle = config.tls.ca_directory / BUNDLE
+    if bundle.exists():
+        try:
+            return _put(bundle, config)
+        except RestPipeError as error:
+            if isinstance(error.__cause__, OSError):
+                # There may be room for it later: the only copy of its key is kept.
+                raise
+            bundle.unlink()
+    _restpipe_ca(config.tls, *command, "--out", str(bundle))
+    return _put(bundle, config)
+
+
+def _put(bundle: Path, config: Config) -> Installed:
+    installed = install(read((bundle,)), config, time.time())
+    bundle.unlink()
+    return installed
+
+
+def _is_ours(tls: Tls) -> bool:
+    """Whether this process may use a CA here.
+
+    Where its folder is root's, root's part of the start does it (`restpipe identity make`).
+    """
+    key = tls.ca_directory / CA_KEY
+    return os.access(tls.ca_directory, os.W_OK) and os.access(key, os.R_OK)
+
+
+def _look_after(config: Config) -> None:
+    """No start fails for what can be put right later."""
+    tls = config.tls
+    try:
+        own = _own_of(tls)
+        now = time.time()
+        if own is not None and tls.self_made and own.not_before <= now and own.not_after - now < SOON_S:
+            end = stamp(_taken(config, "renew", "--server", own.names[0]).certificate.not_after)
+            _log.info(
+                "renewed this server's certificate, which ended at %s: valid until %s",
+                stamp(own.not_after),
+                end,
+            )
+        else:
+            (tls.ca_directory / BUNDLE).unlink(missing_ok=True)
+    except (RestPipeError, OSError, ValueError) as error:
+        _log.warning("the CA in %s cannot renew this server's certificate: %s", tls.ca_directory, error)
+    _tell_port(config)
+
+
+def _own_of(tls: Tls) -> Certificate | None:
+    """This server's certificate; None where another CA than that on this host has issued it."""
+    own = describe(load_certificates(tls.certificate.read_bytes())[0])
+    authority = load_certificates((tls.ca_directory / CA_CERTIFICATE).read_bytes())[0]
+    return own if own.issuer == issuer_name(authority.subject) else None
+
+
+def warn_of_name(config: Config) -> None:
+    """Of a server whose host is called otherwise than its certificate says, if that can be told."""
+    if config.role is Role.CLIENT:
+        return
+    try:
+        own = describe(load_certificates(config.tls.certificate.read_bytes())[0])
+    except (OSError, ValueError):
+        # The daemon says what is wrong with it.
+        return
+    if warning := other_name_of_host(own):
+        _log.warning("%s", warning)
 
 
 def _tell_port(config: Config) -> None:
     """The port may have been configured since the CA was made; what it issues next is to name it."""
     ca = config.tls.ca_directory
     port = _port_of(config)
-    # Where the CA's folder is root's, root's part of the start does it (`restpipe identity make`).
-    if not port or not os.access(ca, os.W_OK) or not (ca / CA_FILES[0]).exists():
+    if not port:
         return
     with contextlib.suppress(OSError, ValueError):
         if (ca / CA_PORT).read_text().strip() == port[-1]:
@@ -122,19 +189,9 @@ def _tell_port(config: Config) -> None:
 
 def _port_of(config: Config) -> tuple[str, ...]:
     """For `restpipe-ca init`. Nobody knows beforehand which port a free one will be."""
-    if config.role is Role.CLIENT or not config.pipe.port:
+    if not config.pipe.port:
         return ()
     return "--port", str(config.pipe.port)
-
-
-def own_names() -> tuple[str, ...]:
-    """This host's names as others may know it, the one with a domain first, and how it calls itself."""
-    short = socket.gethostname().lower()
-    full = short if "." in short else socket.getfqdn(short).lower()
-    # The resolver may know this host by nothing better than its loopback's name.
-    reachable = "." in full and not full.startswith("localhost")
-    found = [name for name in (full if reachable else short, short) if _HOST_NAME.fullmatch(name)]
-    return tuple(dict.fromkeys((*found, *ON_THIS_HOST)))
 
 
 def _restpipe_ca(tls: Tls, *arguments: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import socket
 import ssl
 
 from restpipe.errors import ConfigError, RestPipeError
@@ -9,6 +11,8 @@ from restpipe.host.config import Role
 from restpipe.identity.material import USE, Material
 from restpipe.transport.certificates import Certificate, fault_of_use, stamp
 from restpipe.transport.tls import TlsFiles, client_context, server_context
+
+_HOST_NAME = re.compile(r"(?=.{1,64}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 
 
 class Faulty(RestPipeError):
@@ -59,6 +63,23 @@ def faults_of_dates(certificate: Certificate, now: float) -> list[str]:
         start = stamp(certificate.not_before)
         return [f"the certificate is valid only from {start}, and this host's clock says {stamp(now)}"]
     return []
+
+
+def other_name_of_host(certificate: Certificate) -> str:
+    """That this server's host has been renamed, in words; empty when it has not, or when nobody can tell.
+
+    Only a certificate that a host made for itself names localhost; others may bear any names.
+    """
+    host = socket.gethostname().lower().rstrip(".")
+    known = any(name == host or name.startswith(f"{host}.") for name in certificate.names)
+    made_here = "localhost" in certificate.names and certificate.name != "localhost"
+    if known or not made_here or not _HOST_NAME.fullmatch(host):
+        return ""
+    return (
+        f"this host is called {host}, but the certificate is for {certificate.name}: clients that dial "
+        f"{host} will refuse it. If the host was renamed: restpipe-ca issue --server, then "
+        "restpipe identity install with the bundle"
+    )
 
 
 def rehearse(files: TlsFiles, role: Role) -> list[str]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from restpipe.errors import RestPipeError
-from restpipe.host.config import Config
-from restpipe.identity.checks import faults_of, rehearse
+from restpipe.host.config import Config, Role
+from restpipe.identity.checks import faults_of, other_name_of_host, rehearse
 from restpipe.identity.folder import reason
 from restpipe.identity.installing import REQUEST_KEY
 from restpipe.identity.material import Material, read_files
@@ -35,6 +35,8 @@ def _facts_of(config: Config, now: float) -> dict[str, Any]:
         try:
             material = _load(files)
             facts |= _of_certificate(material, now)
+            if config.role is Role.SERVER and (note := other_name_of_host(material.certificate)):
+                facts["notes"] = [note]
             faults = faults_of(material, config.role, now)
             if not faults:
                 faults = rehearse(TlsFiles(tls.key, tls.certificate, tls.ca, tls.crl), config.role)
@@ -116,6 +118,8 @@ def in_words(facts: dict[str, Any]) -> str:
             lines.append(f"  {key.replace('_', ' ') + ':':13} {text}")
     for authority in facts.get("authorities", ()):
         lines.append(f"  {'trusts:':13} {authority['name']}, until {authority['not_after']}")
+    for note in facts.get("notes", ()):
+        lines.append(f"  {'note:':13} {note}")
     for file in facts["files"].values():
         lines.append(f"  {'file:':13} {file['mode']} {file['owner']} {file['path']}")
     if facts["request_waits"]:

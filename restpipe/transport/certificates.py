@@ -20,6 +20,8 @@ class Use(enum.StrEnum):
     SERVER = "server"
 
 
+SOON_S = 30 * 86400.0
+"""A certificate that ends within this time is warned of, or renewed (seconds)."""
 KNOWN = 4096
 """Certificates whose facts are kept: a client that comes back shows the same."""
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from restpipe_ca import commands
+from restpipe_ca import commands, hosts
 from restpipe_ca.cli import cli, main
 from restpipe_ca.errors import CaError
 from restpipe_ca.profiles import Role
@@ -66,6 +66,14 @@ def refused(result: Result, status: int = 1) -> str:
     assert result.status == status, result
     assert result.out == ""
     assert result.err.startswith("restpipe-ca: ")
+    assert result.err.count("\n") == 1
+    return result.err
+
+
+def noted(result: Result) -> str:
+    """It was done, but there is something to say."""
+    assert result.status == 0, result
+    assert result.err.startswith("restpipe-ca: warning: ")
     assert result.err.count("\n") == 1
     return result.err
 
@@ -130,7 +138,7 @@ def test_openssl_and_certtool_take_what_is_issued(run: Run, arguments: tuple[str
 
 def test_a_real_handshake_knows_both_sides(run: Run) -> None:
     good(run("issue", "--server", "localhost", "--pem-directory", "S"))
-    good(run("issue", "web1", "--pem-directory", "C"))
+    good(run("issue", "web1", "--dial", "localhost", "--pem-directory", "C"))
     words = "openssl s_server -accept localhost:0 -naccept 1 -tls1_3 -Verify 1 -verify_return_error"
     server = subprocess.Popen(
         [*words.split(), *identity("S")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -153,7 +161,10 @@ def identity(folder: str) -> list[str]:
 def test_the_server_carries_this_hosts_name_unless_others_are_given(run: Run) -> None:
     good(run("issue", "--server"))
     assert json.loads(good(run("show", "--server", "here.example.com", "--json")))[0]["names"] == [
-        "here.example.com"
+        "here.example.com",
+        "localhost",
+        "127.0.0.1",
+        "::1",
     ]
     good(run("issue", "--server", "pipe", "localhost", "127.0.0.1", "::1"))
     assert json.loads(good(run("show", "--server", "pipe", "--json")))[0]["names"] == [
@@ -168,15 +179,65 @@ def test_who_dials_where(run: Run) -> None:
     good(run("issue", "web1"))
     good(run("issue", "--server", "::1"))
     good(run("issue", "web2"))
-    good(run("issue", "web3", "--dial", "10.0.0.1:99"))
+    noted(run("issue", "web3", "--dial", "10.0.0.1:99"))
     dials = [Path(f"web{number}.bundle").read_text().splitlines()[3] for number in (1, 2, 3)]
     assert dials == ["# dial: here.example.com:1234", "# dial: [::1]:1234", "# dial: 10.0.0.1:99"]
     assert Path("--1.bundle").exists()
 
 
+def test_an_address_that_no_server_answers_for_is_warned_of(run: Run) -> None:
+    # Before any server has started, the names are those that this host's will have.
+    good(run("issue", "web1"))
+    good(run("issue", "web2", "--dial", "127.0.0.1:99"))
+    assert noted(run("issue", "web3", "--dial", "pipe.example.com")).endswith(
+        "no server's certificate is for pipe.example.com: clients that dial it will refuse the server. "
+        "One that is: restpipe-ca issue --server pipe.example.com\n"
+    )
+    good(run("issue", "--server"))
+    command = noted(run("issue", "web4", "--dial", "[2001:DB8::1]:99")).strip().rpartition("restpipe-ca ")[2]
+    assert command == "issue --server 2001:db8::1 here.example.com localhost 127.0.0.1 ::1"
+    good(run(*command.split()))
+    good(run("issue", "web5", "--dial", "[2001:DB8::1]:99"))
+    good(run("issue", "web6", "--dial", "here.example.com."))
+    assert "# dial: here.example.com:1234" in Path("web6.bundle").read_text()
+    new_request("web7")
+    noted(run("sign", "r.pem", "--dial", "elsewhere", "--out", "web7.bundle"))
+    noted(run("renew", "web1", "--dial", "elsewhere", "--out", "again.bundle"))
+
+
+def test_a_renamed_host_is_warned_of(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    good(run("issue", "--server"))
+    monkeypatch.setattr(socket, "gethostname", lambda: "there.example.com")
+    said = noted(run("issue", "web1"))
+    assert "clients will dial here.example.com, as the server's certificate says" in said
+    assert "this host is called there.example.com" in said
+    good(run("issue", "--server"))
+    good(run("issue", "web2"))
+    assert "# dial: there.example.com:1234" in Path("web2.bundle").read_text()
+
+
+def test_a_host_whose_name_is_none(bare: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "my_server.example.com")
+    good(bare("init"))
+    assert "--dial names it" in noted(bare("issue", "web1"))
+    good(bare("issue", "--server"))
+    assert json.loads(good(bare("show", "--server", "localhost", "--json")))[0]["names"] == list(
+        hosts.ON_THIS_HOST
+    )
+    assert "--dial names it" in noted(bare("issue", "web2"))
+    assert "# dial: localhost:1234" in Path("web2.bundle").read_text()
+
+
+def test_again_makes_another_key(run: Run) -> None:
+    good(run("issue", "web1"))
+    assert "if its key is lost, add --again" in refused(run("issue", "web1", "--out", "b"))
+    good(run("issue", "web1", "--again", "--out", "b"))
+    assert len(json.loads(good(run("show", "web1", "--json")))) == 2
+
+
 def test_the_port_is_the_one_that_the_ca_was_told(bare: Run) -> None:
     def dialed(name: str, *more: str) -> str:
-        good(bare("issue", name, *more))
+        assert bare("issue", name, *more).status == 0
         return Path(f"{name}.bundle").read_text().splitlines()[3].removeprefix("# dial: ")
 
     good(bare("init", "--port", 4466))
@@ -336,7 +397,10 @@ def test_a_mistake_is_one_clear_line(run: Run, arguments: tuple[str, ...], statu
 )
 def test_without_a_ca_every_command_says_what_to_do(bare: Run, arguments: tuple[str, ...]) -> None:
     new_request("x")
-    assert "there is no CA here yet: run restpipe-ca init" in refused(bare(*arguments))
+    said = refused(bare(*arguments))
+    assert "there is no CA here yet: " in said
+    assert "systemctl start restpipe-server" in said
+    assert "restpipe-ca init" in said
     assert not Path("D").exists()
 
 

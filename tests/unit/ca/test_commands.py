@@ -264,14 +264,44 @@ def test_lists_are_numbered_and_forget_nothing(store: Store, ca: Authority, now:
 
 
 def test_clients_dial_the_newest_valid_server(store: Store, ca: Authority, now: datetime) -> None:
-    assert commands.server_name(store, now) is None
+    assert dialed(store, now) == []
     for name in ("one", "two"):
         issue(store, name, now, Role.SERVER)
     issue(store, "web1", now)
-    assert commands.server_name(store, now) == "two"
+    assert dialed(store, now) == ["two", "one"]
     commands.revoke(store, ca, Role.SERVER, "two", now)
-    assert commands.server_name(store, now) == "one"
-    assert commands.server_name(store, now + timedelta(days=9999)) is None
+    assert dialed(store, now) == ["one"]
+    assert dialed(store, now + timedelta(days=9999)) == []
+
+
+def dialed(store: Store, now: datetime) -> list[str]:
+    return [record.name for record in commands.servers(store, now)]
+
+
+def left(store: Store, *names: str) -> dict[str, bytes]:
+    """Only these files of the CA are there."""
+    for path in store.directory.iterdir():
+        if path.name not in names:
+            path.unlink()
+    return {path.name: path.read_bytes() for path in store.directory.iterdir()}
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_an_init_that_broke_off_begins_again(store: Store, now: datetime, count: int) -> None:
+    """Its files come in this order."""
+    left(store, *(INDEX, CRL, CERTIFICATE)[:count])
+    assert commands.init(store, "CA", now)
+    assert faults.of_store(store, now) == []
+
+
+@pytest.mark.parametrize("names", [[CERTIFICATE], [CRL], [CERTIFICATE, CRL]])
+def test_of_a_ca_whose_key_is_elsewhere_nothing_is_overwritten(
+    store: Store, now: datetime, names: list[str]
+) -> None:
+    before = left(store, *names)
+    with pytest.raises(CaError, match=r"is of a CA whose key is not here: move it away"):
+        commands.init(store, "CA", now)
+    assert left(store, *names) == before
 
 
 def test_create_pipe_makes_every_identity(tmp_path: Path, now: datetime) -> None:

@@ -75,6 +75,14 @@ def test_another_key_is_never_overwritten(tmp_path: Path, store: Store, identity
         assert (tmp_path / "key.pem").read_bytes() == b"mine"
 
 
+def test_what_cannot_be_written_says_what_becomes_of_it(
+    tmp_path: Path, store: Store, identity: Bundle
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(CaError, match=r"web1\.bundle: Not a directory; the certificate is signed and its"):
+        Destination(tmp_path / "file" / "web1.bundle").deliver(identity, store.revocation_list())
+
+
 def test_delivering_twice_is_delivering_once(tmp_path: Path, store: Store, identity: Bundle) -> None:
     to = Destination(tmp_path / "web1.bundle", tmp_path)
     to.deliver(identity, store.revocation_list())

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -45,6 +46,41 @@ def test_create_never_overwrites(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError):
         files.create(tmp_path, "f", b"new", 0o600)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"f": b"old"}
+
+
+@pytest.fixture
+def no_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a USB stick: FAT has neither hard links nor modes."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(os, "fchmod", refuse)
+
+
+@pytest.mark.usefixtures("no_links")
+def test_where_there_are_no_hard_links_a_file_is_made_all_the_same(tmp_path: Path) -> None:
+    files.create(tmp_path, "f", b"old", 0o600)
+    with pytest.raises(FileExistsError):
+        files.create(tmp_path, "f", b"new", 0o600)
+    (tmp_path / "link").symlink_to("f")
+    with pytest.raises(FileExistsError):
+        files.create(tmp_path, "link", b"new", 0o600)
+    assert (tmp_path / "f").read_bytes() == b"old"
+    assert {path.name for path in tmp_path.iterdir()} == {"f", "link"}
+
+
+@pytest.mark.usefixtures("no_links")
+def test_there_too_a_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "rename", full)
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        files.create(tmp_path, "f", b"new", 0o600)
+    assert raised.value.filename == str(tmp_path / "f")
+    assert not list(tmp_path.iterdir())
 
 
 def test_links_are_not_followed(tmp_path: Path) -> None:

@@ -1,20 +1,23 @@
-"""A server's first start: everything is made, but only where nothing is."""
+"""A server's first start makes what is missing, whatever an earlier one has left; later ones renew it."""
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from restpipe.errors import ConfigError
 from restpipe.host.config import Config, Role
-from restpipe.identity import beginning
-from restpipe.identity.beginning import ensure, own_names
-from restpipe.identity.installing import read
+from restpipe.identity.beginning import BUNDLE, ensure, warn_of_name
+from restpipe.identity.installing import install, read
+from restpipe.transport.certificates import SOON_S, Certificate, describe, load_certificates
 from tests.support.certificates import Made, leaf, openssl
 from tests.unit.identity.conftest import Configure
 
@@ -30,7 +33,8 @@ def test_a_first_start_makes_both_and_a_second_nothing(
     with caplog.at_level(logging.INFO):
         assert ensure(config)
     (line,) = [record.getMessage() for record in caplog.records]
-    assert line.startswith(f"first start: made a CA in {tmp_path / 'ca'} and this server's identity in ")
+    assert line.startswith(f"first start: made this server's identity in {tmp_path / 'server'}, for ")
+    assert f"localhost, 127.0.0.1, ::1, by the CA in {tmp_path / 'ca'}" in line
     tls = config.tls
     checked = openssl("verify", "-purpose", "sslserver", "-CAfile", str(tls.ca), str(tls.certificate))
     assert checked.returncode == 0, checked.stderr
@@ -90,15 +94,11 @@ def stand(config: Config, *names: str) -> None:
         (["key"], "not complete, missing: {tls}/certificate.pem, {tls}/ca.pem;"),
         (["certificate", "ca"], "not complete, missing: {tls}/key.pem;"),
         (["crl"], "not complete, missing: {tls}/key.pem, "),
-        (
-            ["ca.key"],
-            "but a CA in {ca}: install one: restpipe identity install --role server BUNDLE; or have ",
-        ),
-        (["ca.pem"], "but a CA in {ca}"),
-        (["index.json"], "but a CA in {ca}"),
+        (["ca.pem"], "but: {ca}/ca.pem is of a CA whose key is not here: move it away"),
+        (["index.json"], "but: {ca}/index.json: is damaged: put it back from a copy"),
     ],
 )
-def test_where_anything_stands_nothing_is_made(
+def test_nothing_is_put_in_place_of_what_stands(
     tmp_path: Path, configure: Configure, standing: list[str], words: str
 ) -> None:
     config = configure(Role.SERVER)
@@ -108,7 +108,143 @@ def test_where_anything_stands_nothing_is_made(
         ensure(config)
     assert words.format(tls=config.tls.directory, ca=config.tls.ca_directory) in str(raised.value)
     assert "\n" not in str(raised.value)
-    assert everything(tmp_path) == before
+    after = everything(tmp_path)
+    assert {path: data for path, data in after.items() if path in before} == before
+    assert not config.tls.key.is_symlink()
+
+
+def restpipe_ca(config: Config, *arguments: str) -> None:
+    command = [sys.executable, "-m", "restpipe_ca", "--directory", str(config.tls.ca_directory)]
+    subprocess.run([*command, *arguments], check=True, capture_output=True)
+
+
+def own(config: Config) -> Certificate:
+    return describe(load_certificates(config.tls.certificate.read_bytes())[0])
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        [],
+        [["issue", "web7", "--dial", "localhost", "--out", "{folder}/web7.bundle"]],
+        # Its key is lost.
+        [["issue", "--server", "--out", "{folder}/lost.bundle"]],
+        # Issued and not installed: its key is here.
+        [["issue", "--server", "kept", "--out", "{ca}/.own.bundle"]],
+        # Renewed and not installed: the key was in the folder of the identity, which is gone.
+        [
+            ["issue", "--server", "lost", "--out", "{folder}/lost.bundle"],
+            ["renew", "--server", "lost", "--out", "{ca}/.own.bundle"],
+        ],
+    ],
+)
+def test_a_start_goes_on_from_what_is_there(
+    tmp_path: Path, configure: Configure, before: list[list[str]]
+) -> None:
+    config = configure(Role.SERVER)
+    restpipe_ca(config, "init")
+    for command in before:
+        restpipe_ca(config, *(word.format(folder=tmp_path, ca=config.tls.ca_directory) for word in command))
+    assert ensure(config)
+    assert not (config.tls.ca_directory / BUNDLE).exists(), "no copy of the key is left"
+    assert "localhost" in own(config).names or own(config).name == "kept"
+    assert not ensure(config)
+
+
+def test_what_is_issued_is_kept_until_there_is_room_for_it(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure(Role.SERVER)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    config.tls.directory.mkdir(mode=0o700)
+    bundle = config.tls.ca_directory / BUNDLE
+    for _ in range(2):
+        with monkeypatch.context() as patched, pytest.raises(ConfigError, match="No space left on device"):
+            patched.setattr(os, "mkdir", full)
+            ensure(config)
+    issued = read((bundle,)).certificate
+    assert ensure(config)
+    assert own(config) == issued
+
+
+def with_days(config: Config, days: int) -> str:
+    """A server whose certificate ends so soon, made by the CA that will renew it; its serial number."""
+    bundle = config.tls.directory.parent / f"{days}.bundle"
+    restpipe_ca(config, "init")
+    names = "--again", "--server", "pipe", "10.0.0.1"
+    restpipe_ca(config, "issue", *names, "--days", str(days), "--out", str(bundle))
+    install(read((bundle,)), config, time.time())
+    return own(config).serial_text
+
+
+def test_what_ends_soon_is_renewed_by_a_start(configure: Configure, caplog: pytest.LogCaptureFixture) -> None:
+    config = configure(Role.SERVER)
+    serial, key = with_days(config, 29), config.tls.key.read_bytes()
+    with caplog.at_level(logging.INFO):
+        assert not ensure(config)
+    renewed = own(config)
+    assert renewed.serial_text != serial
+    assert renewed.names == ("pipe", "10.0.0.1")
+    assert renewed.not_after > time.time() + SOON_S
+    assert config.tls.key.read_bytes() == key
+    assert "renewed this server's certificate" in caplog.text
+    assert not ensure(config)
+    assert own(config) == renewed
+
+
+def test_what_ends_later_or_is_not_to_be_renewed_or_is_not_ours_stays(
+    configure: Configure, ca: Made, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = configure(Role.SERVER)
+    serial = with_days(config, 31)
+    assert not ensure(config)
+    assert own(config).serial_text == serial
+    serial = with_days(config, 29)
+    assert not ensure(configure(Role.SERVER, RP_TLS_SELF_MADE="0"))
+    assert own(config).serial_text == serial
+    for file in ("key.pem", "certificate.pem", "ca.pem"):
+        (config.tls.directory / file).unlink()
+    leaf("pipe", ca, ("server",), days=29).write(config.tls.directory, ca)
+    foreign = own(config)
+    assert not ensure(config)
+    assert own(config) == foreign
+    assert not caplog.records
+
+
+def test_a_start_does_not_fail_for_what_cannot_be_renewed(
+    configure: Configure, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = configure(Role.SERVER)
+    with_days(config, 29)
+    restpipe_ca(config, "revoke", "--server", "pipe")
+    assert not ensure(config)
+    assert (
+        "cannot renew this server's certificate: every certificate of server pipe is revoked" in caplog.text
+    )
+
+
+def test_a_renamed_host_is_warned_of(
+    configure: Configure, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure(Role.SERVER)
+    warn_of_name(config)
+    ensure(config)
+    warn_of_name(config)
+    assert not caplog.records
+    for name in ("my_server", "localhost"):
+        monkeypatch.setattr(socket, "gethostname", lambda: name)  # noqa: B023
+        warn_of_name(config)
+    assert not caplog.records
+    monkeypatch.setattr(socket, "gethostname", lambda: "new.example")
+    warn_of_name(config)
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith(
+        f"this host is called new.example, but the certificate is for {own(config).name}: "
+    )
+    assert "restpipe-ca issue --server" in line
 
 
 def test_neither_for_a_client_nor_against_the_configuration(tmp_path: Path, configure: Configure) -> None:
@@ -131,22 +267,3 @@ def test_what_the_ca_says_is_passed_on(configure: Configure, tmp_path: Path) -> 
         ensure(configure(Role.SERVER))
     assert "\n" not in str(raised.value)
     assert "Traceback" not in str(raised.value)
-
-
-@pytest.mark.parametrize(
-    ("short", "full", "names"),
-    [
-        ("Web", "web.example.com", ("web.example.com", "web")),
-        ("web", "localhost", ("web",)),
-        ("web", "localhost.localdomain", ("web",)),
-        ("a.example.com", "?", ("a.example.com",)),
-        ("under_score", "under_score", ()),
-        ("localhost", "localhost", ()),
-    ],
-)
-def test_names_of_this_host(
-    monkeypatch: pytest.MonkeyPatch, short: str, full: str, names: tuple[str, ...]
-) -> None:
-    monkeypatch.setattr(socket, "gethostname", lambda: short)
-    monkeypatch.setattr(socket, "getfqdn", lambda _: full)
-    assert own_names() == (*names, *beginning.ON_THIS_HOST)
