@@ -86,7 +86,7 @@ def test_a_first_start_one_issue_and_one_install_are_all(folder: Path) -> None:
     server.configure({"pipe": {"bind": LOCALHOST, "port": 0}})
     with server, client:
         server.start(ready=False)
-        made = server.pipe.wait_log(r"first start: made a CA in (\S+) and this server's identity")
+        made = server.pipe.wait_log(r"first start: made this server's identity .*, by the CA in (\S+);")
         port = server.pipe.wait_log(r"listening at 127\.0\.0\.1:(\d+)")[1]
         bundle = folder / "web1.bundle"
         told = subprocess.run(
