@@ -235,10 +235,11 @@ def show(ctx: click.Context, role: Role | None, file: Path | None, as_json: bool
     """Show the identity installed (without --role of both roles) and its faults (exit status 1)."""
     if file is not None and role is None:
         raise click.UsageError("--config needs --role: a file configures one of them")
-    from restpipe.identity.facts import facts_of, in_words
+    from restpipe.identity.facts import facts_of, in_words, stands
 
     configs = [load(each, file=file) for each in ([role] if role else Role)]
-    found = [facts_of(config, time.time()) for config in configs if role or config.tls.directory.exists()]
+    # A package makes the folders of both roles; a host may have one.
+    found = [facts_of(config, time.time()) for config in configs if role or stands(config)]
     if as_json:
         click.echo(json.dumps(found, indent=2))
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -173,7 +174,8 @@ _delivery = _options(
 @click.pass_context
 def cli(context: click.Context, directory: Path, passphrase_file: Path | None) -> None:
     """The certificate authority of a RestPipe: makes, renews and revokes the identities of its hosts."""
-    context.obj = _Desk(directory, passphrase_file)
+    # Files of variables may have line ends of Windows.
+    context.obj = _Desk(Path(str(directory).strip()), passphrase_file)
 
 
 @cli.command()
@@ -428,7 +430,7 @@ def _read(file: str) -> bytes:
 
 def _read_passphrase(path: Path) -> bytes:
     with path.open("rb") as file:
-        line = file.readline(4096).rstrip(b"\r\n")
+        line = file.readline(4096).removeprefix(codecs.BOM_UTF8).rstrip(b"\r\n")
     return _check_passphrase(line, str(path))
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
+import re
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -42,6 +43,7 @@ from restpipe.host.options import (
     options,
     parse_address,
 )
+from restpipe.host.place import leave_deleted_folder
 from restpipe.host.values import coerce
 
 __all__ = [
@@ -97,6 +99,8 @@ class Given(NamedTuple):
 
 def load(role: Role, environ: Mapping[str, str] = os.environ, file: Path | None = None) -> Config:
     """Read all of it. Raises ConfigError, one line, on the first thing that is wrong."""
+    leave_deleted_folder()
+    environ = {name: _as_meant(text) for name, text in environ.items()}
     in_environ = _from_environ(role, environ)
     given = _from_file(role, environ, file)
     module = _import_users(role, environ, (in_environ | given).get("handlers.path"))
@@ -136,13 +140,44 @@ def without_effect(environ: Mapping[str, str] = os.environ) -> list[str]:
     """Variables that look like ours and are not, each with what was meant, if that can be told."""
     # Of both roles: they may run in one environment.
     known = _OTHER_VARIABLES | {name for o in options() for role in Role for name in o.variables(role)}
-    unknown = sorted(name for name in environ if name.startswith("RP_") and name not in known)
-    return [f"{name}{_meant(name, known)}" for name in unknown]
+    unknown = [name for name in sorted(environ) if name not in known and _looks_like_ours(name, known)]
+    links = {name for name, text in environ.items() if _SERVICE_LINK.fullmatch(text)}
+    found = [
+        f"{name}{_meant(name, known)}"
+        for name in unknown
+        if name not in links and not _SERVICE_VARIABLE.fullmatch(name)
+    ]
+    return found + [f"{name} (a service link of Kubernetes)" for name in sorted(known & links)]
+
+
+_PREFIX = re.compile(r"(RESTPIPE|RPIPE|RP)[_.-]+", re.IGNORECASE)
+_SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://\S+:[0-9]+")
+"""What Kubernetes sets for a service that is called like an option: RP_PIPE_PORT of `rp-pipe`."""
+_SERVICE_VARIABLE = re.compile(r"RP_\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_\w+)?)")
+"""And beside it."""
+
+
+def _looks_like_ours(name: str, known: set[str]) -> bool:
+    """Another prefix or spelling may be anybody's, unless what follows is an option's."""
+    return name.startswith("RP_") or (_PREFIX.match(name) is not None and _spelt(name) in known)
+
+
+def _spelt(name: str) -> str:
+    """As it would have to be."""
+    return re.sub(r"[.-]", "_", _PREFIX.sub("RP_", name, count=1)).upper()
 
 
 def _meant(name: str, known: set[str]) -> str:
-    close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.8)
+    spelt = _spelt(name)
+    close = [spelt] if spelt in known else difflib.get_close_matches(spelt, sorted(known), n=1, cutoff=0.8)
     return f" ({close[0]}?)" if close else ""
+
+
+def _as_meant(text: str) -> str:
+    """Without what files of variables leave around a value: line ends of Windows, spaces, quotes."""
+    text = text.strip()
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
+    return text[1:-1] if quoted else text
 
 
 def _build(role: Role, environ: Mapping[str, str], given: dict[str, Given]) -> Config:
@@ -188,13 +223,16 @@ def _from_file(role: Role, environ: Mapping[str, str], file: Path | None) -> dic
     named = file or (Path(environ["RP_CONFIG_FILE"]) if environ.get("RP_CONFIG_FILE") else None)
     path = named or Path(f"/etc/restpipe/{role}.toml")
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        # Some editors begin a file with a byte order mark.
+        tables = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         if named:
             raise ConfigError(f"{path}: there is no such file") from None
         return {}
     except OSError as exc:
         raise ConfigError(f"{path}: cannot be read: {exc.strerror}") from exc
+    except UnicodeDecodeError as exc:
+        raise ConfigError(f"{path}: not in UTF-8, as TOML must be: save it so") from exc
     except ValueError as exc:
         raise ConfigError(f"{path}: not a TOML file: {_one_line(exc)}") from exc
     return dict(_of_tables(role, tables, path))
@@ -288,6 +326,8 @@ def _from_identity(role: Role, given: Mapping[str, Given]) -> dict[str, Given]:
 
 def _is_set(option: Option, text: str | None) -> bool:
     """An empty variable is as good as none, but where emptiness says something."""
+    if text is not None and _SERVICE_LINK.fullmatch(text):
+        return False
     return bool(text) or (text is not None and option.spec.empty is not None)
 
 

@@ -80,7 +80,7 @@ class JournalHandler(logging.StreamHandler[TextIO]):
     def __init__(self, stream: TextIO, process: str, address: str = JOURNAL) -> None:
         super().__init__(stream)
         self.setFormatter(JournalFormatter("%(name)s: %(message)s"))
-        self._text = LineFormatter("%(message)s")
+        self._text = MessageFormatter("%(message)s")
         self._identifier = f"restpipe-{process}"
         self._address = address
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
@@ -91,7 +91,7 @@ class JournalHandler(logging.StreamHandler[TextIO]):
             "PRIORITY": str(_priority(record.levelno)),
             "SYSLOG_IDENTIFIER": self._identifier,
             "LOGGER": record.name,
-            "PEER": getattr(record, "peer", ""),
+            "PEER": getattr(record, "peer", "").replace("\n", " "),
         }
         try:
             self._socket.sendto(journal_entry(fields), self._address)
@@ -105,9 +105,14 @@ class JournalHandler(logging.StreamHandler[TextIO]):
 
 def journal_entry(fields: Mapping[str, str]) -> bytes:
     """As systemd's native protocol has it; empty fields are left out."""
-    lines = (f"{name}={value}\n" for name, value in fields.items() if value)
-    # The formatter has escaped all line ends but those of other sources: names come from certificates.
-    return "".join(line[:-1].replace("\n", " ") + "\n" for line in lines).encode("utf-8", "replace")
+    return b"".join(_field(name, value.encode("utf-8", "replace")) for name, value in fields.items() if value)
+
+
+def _field(name: str, value: bytes) -> bytes:
+    if b"\n" not in value:
+        return b"%b=%b\n" % (name.encode(), value)
+    # Its length comes first, so that no line of it can be taken for another field.
+    return b"%b\n%b%b\n" % (name.encode(), len(value).to_bytes(8, "little"), value)
 
 
 class FloodGuard(logging.Filter):
@@ -168,6 +173,16 @@ class LineFormatter(logging.Formatter):
         return super().format(record).translate(_ESCAPES)
 
 
+class MessageFormatter(logging.Formatter):
+    """The message in one line, and below it a traceback with the line ends that it has."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        return super().formatMessage(record).translate(_ESCAPES)
+
+    def format(self, record: logging.LogRecord) -> str:
+        return super().format(record).translate(_ESCAPES_IN_LINES)
+
+
 class JournalFormatter(LineFormatter):
     """The same behind a priority, `<6>`."""
 
@@ -180,6 +195,7 @@ _ESCAPES: dict[int, str] = {
     **{ord(text): text.encode("unicode_escape").decode() for text in "\n\r\u2028\u2029"},
     ord("\t"): "\t",
 }
+_ESCAPES_IN_LINES = {code: text for code, text in _ESCAPES.items() if code != ord("\n")}
 
 
 def _priority(level: int) -> int:

@@ -17,6 +17,19 @@ from restpipe.transport.certificates import describe, issuer_name, stamp
 from restpipe.transport.tls import TlsFiles
 
 
+def stands(config: Config) -> bool:
+    """Whether any part of an identity is there, a key that waits for its certificate included.
+
+    `RestPipeError` when this process may not look.
+    """
+    tls = config.tls
+    paths = (tls.key, tls.certificate, tls.ca, tls.crl, tls.directory / REQUEST_KEY)
+    try:
+        return any(path.is_symlink() or path.exists() for path in paths)
+    except PermissionError as error:
+        raise RestPipeError(f"{error.filename}: {reason(error)}") from error
+
+
 def facts_of(config: Config, now: float) -> dict[str, Any]:
     """For JSON and for people. `RestPipeError` when this process may not look at it."""
     try:

@@ -106,7 +106,8 @@ async def _dial(
                     make_link,
                     sock=sock,
                     ssl=context,
-                    server_hostname=server_name or host,
+                    # A dot at the end says that a name is complete; no certificate has it.
+                    server_hostname=(server_name or host).removesuffix("."),
                     ssl_handshake_timeout=timeout_s,
                 )
             except BaseException as error:

@@ -311,9 +311,78 @@ def test_a_named_file_must_be_there(tmp_path: Path) -> None:
         load(Role.SERVER, {"RP_RUNTIME_DIR": "/r"}, tmp_path / "none")
     with pytest.raises(ConfigError, match="cannot be read"):
         load(Role.SERVER, {"RP_RUNTIME_DIR": "/r"}, tmp_path)
-    (tmp_path / "latin").write_bytes(b"# caf\xe9")
-    with pytest.raises(ConfigError, match="not a TOML file"):
-        load(Role.SERVER, {"RP_RUNTIME_DIR": "/r"}, tmp_path / "latin")
+    for data in (b"# caf\xe9", "[web]\n".encode("utf-16")):
+        (tmp_path / "other").write_bytes(data)
+        with pytest.raises(ConfigError, match="not in UTF-8, as TOML must be: save it so"):
+            load(Role.SERVER, {"RP_RUNTIME_DIR": "/r"}, tmp_path / "other")
+
+
+def test_files_may_come_from_windows(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"\xef\xbb\xbf[web]\r\nworkers = 3\r\n")
+    assert load(Role.SERVER, {"RP_RUNTIME_DIR": "/r"}, tmp_path / "file").web.workers == 3
+
+
+@pytest.mark.parametrize("around", ["{}\r", " {} ", "{}\t", '"{}"', "'{}'\r"])
+def test_what_stands_around_a_variables_value_is_no_part_of_it(around: str, tmp_path: Path) -> None:
+    """Files of variables are written on Windows, and not each reader of them knows of quotes."""
+    (tmp_path / "file").write_text("[web]\nworkers = 3\n")
+    given = {
+        "RP_RUNTIME_DIR": "/r",
+        "RP_TLS_DIRECTORY": "/srv/id",
+        "RP_CONFIG_FILE": str(tmp_path / "file"),
+        "RP_PIPE_PORT": "4466",
+        "RP_PIPE_BIND": "10.0.0.1",
+        "DEBUG": "yes",
+    }
+    config = load(Role.SERVER, {name: around.format(text) for name, text in given.items()})
+    assert (config.sockets.directory, config.tls.directory) == (Path("/r"), Path("/srv/id"))
+    assert (config.web.workers, config.pipe.port, config.pipe.bind) == (3, 4466, "10.0.0.1")
+    assert config.log.debug
+    assert load(Role.SERVER, {"RP_RUNTIME_DIR": "/r", "RP_PIPE_PORT": around.format("")}).pipe.port == 1234
+
+
+def test_service_links_of_kubernetes_set_nothing(tmp_path: Path) -> None:
+    """Of services that are called `rp-pipe` and `rp-statsd`, say."""
+    link = "tcp://10.96.0.1:1234"
+    environ = {
+        "RP_RUNTIME_DIR": "/r",
+        "RP_PIPE_PORT": link,
+        "RP_PIPE_PORT_1234_TCP": link,
+        "RP_PIPE_PORT_1234_TCP_ADDR": "10.96.0.1",
+        "RP_PIPE_PORT_1234_TCP_PROTO": "tcp",
+        "RP_PIPE_SERVICE_HOST": "10.96.0.1",
+        "RP_PIPE_SERVICE_PORT": "1234",
+        "RP_PIPE_SERVICE_PORT_MAIN": "1234",
+        "RP_STATSD_PORT": "udp://10.96.0.2:8125",
+        "RP_SHOP_PORT": link,
+    }
+    config = load(Role.SERVER, environ)
+    assert (config.pipe.port, config.statsd.port) == (1234, 8125)
+    assert config.sources["pipe.port"] == "default"
+    assert without_effect(environ) == [
+        "RP_PIPE_PORT (a service link of Kubernetes)",
+        "RP_STATSD_PORT (a service link of Kubernetes)",
+    ]
+    # One that is set otherwise beside it holds.
+    assert load(Role.SERVER, environ | {"BIND_PORT": "99"}).pipe.port == 99
+
+
+def test_in_a_folder_that_is_deleted_all_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "release"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    assert load(Role.SERVER, {"RP_RUNTIME_DIR": "/r"}).pipe.port == 1234
+    assert Path.cwd() == Path("/")
+    assert f"the current folder, {folder}, has been deleted: going on in /" in caplog.text
+    # Another has taken its place.
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    folder.mkdir()
+    assert load(Role.SERVER, {"RP_RUNTIME_DIR": "run"}).sockets.directory == folder / "run"
 
 
 # --- off, both empty -------------------------------------------------------------------------------------
@@ -470,5 +539,20 @@ def test_misspelt_variables_are_found() -> None:
         "RP_CLIENT_TARGET_PORT": "1",
         "RP_CONFIG_FILE": "f",
         "HOME": "/",
+        # Anybody's.
+        "debug": "1",
+        "RESTPIPE_COMPILE": "1",
+        # Of another prefix or spelling.
+        "RESTPIPE_PIPE_PORT": "1",
+        "rp_web_workers": "1",
+        "RP-TLS-DIRECTORY": "/",
+        "RP_SERVER_PORT": "1",
     }
-    assert without_effect(environ) == ["RP_QUITE_ANOTHER", "RP_WEB_WROKERS (RP_WEB_WORKERS?)"]
+    assert without_effect(environ) == [
+        "RESTPIPE_PIPE_PORT (RP_PIPE_PORT?)",
+        "RP-TLS-DIRECTORY (RP_TLS_DIRECTORY?)",
+        "RP_QUITE_ANOTHER",
+        "RP_SERVER_PORT (RP_SERVER_BIND_PORT?)",
+        "RP_WEB_WROKERS (RP_WEB_WORKERS?)",
+        "rp_web_workers (RP_WEB_WORKERS?)",
+    ]

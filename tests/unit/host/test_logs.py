@@ -133,6 +133,33 @@ def test_the_journal_gets_fields(tmp_path: Path) -> None:
     ]
 
 
+def test_a_traceback_in_the_journal_has_its_lines(tmp_path: Path) -> None:
+    """Behind its length, and escaped but for them: no line of it is taken for a field."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+        journal.bind(str(tmp_path / "socket"))
+        journal.settimeout(10)
+        handler = logs.JournalHandler(sys.stderr, "pipe", str(tmp_path / "socket"))
+        try:
+            raise KeyError("x\nPEER=web2\x1b")
+        except KeyError as error:
+            failed = record("it\nfailed", peer="web1")
+            failed.exc_info = (type(error), error, error.__traceback__)
+        handler.emit(failed)
+        name, _, rest = journal.recv(65536).partition(b"\n")
+        handler.close()
+    (tmp_path / "socket").unlink()
+    length = int.from_bytes(rest[:8], "little")
+    first, *lines = rest[8 : 8 + length].decode().splitlines()
+    assert (name, first, lines[0]) == (b"MESSAGE", "it\\nfailed", "Traceback (most recent call last):")
+    assert lines[-1] == r"KeyError: 'x\nPEER=web2\x1b'"
+    assert rest[8 + length :].decode().splitlines()[1:] == [
+        "PRIORITY=4",
+        "SYSLOG_IDENTIFIER=restpipe-pipe",
+        "LOGGER=restpipe.daemon.links",
+        "PEER=web1",
+    ]
+
+
 def test_without_a_journal_the_stream_gets_the_line(tmp_path: Path) -> None:
     stream = io.StringIO()
     handler = logs.JournalHandler(stream, "pipe", str(tmp_path / "none"))

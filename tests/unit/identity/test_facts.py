@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import socket
 from pathlib import Path
 
+import pytest
+from cryptography import x509
+
 from restpipe.host.config import Role
-from restpipe.identity.facts import facts_of, in_words
+from restpipe.identity.facts import facts_of, in_words, stands
 from tests.support.certificates import Made, leaf
 from tests.unit.identity.conftest import Configure
 
@@ -57,5 +61,19 @@ def test_faults_are_told(ca: Made, configure: Configure, now: float) -> None:
 def test_a_request_that_waits_is_shown(configure: Configure, now: float, tmp_path: Path) -> None:
     config = configure()
     config.tls.directory.mkdir()
+    assert not stands(config)
     (config.tls.directory / "request.key").touch()
+    assert stands(config)
     assert "a key waits for its certificate" in in_words(facts_of(config, now))
+
+
+def test_a_renamed_host_is_shown(
+    configure: Configure, ca: Made, now: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure(Role.SERVER)
+    names = [x509.DNSName(name) for name in ("old.example", "localhost")]
+    leaf("old.example", ca, ("server",), names=names).write(config.tls.directory, ca)
+    monkeypatch.setattr(socket, "gethostname", lambda: "new.example")
+    facts = facts_of(config, now)
+    assert "note:         this host is called new.example, but" in in_words(facts)
+    assert not facts["faults"]
