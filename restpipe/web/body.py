@@ -135,7 +135,8 @@ class RequestBody:
         start = await self.read()
         if self.length is not None and self.length <= MAX_BODY:
             while not self.complete and self.failure is None:
-                start += await self.read()
+                piece = await self.read()
+                start += piece
         return start
 
     def fail(self, failure: Reset) -> None:
