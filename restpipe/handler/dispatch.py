@@ -9,7 +9,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from restpipe.errors import Code, Delivered
+from restpipe.errors import Code, Delivered, Reset, StreamReset
 from restpipe.handler.capacity import Capacity
 from restpipe.handler.context import EventDeadline
 from restpipe.handler.handling import Handling, answer_without_method, give_up
@@ -21,7 +21,7 @@ from restpipe.handler.target import parse_target
 from restpipe.handler.threads import ThreadPool
 from restpipe.host.stats import RECEIVE, RECEIVE_HANDLE_TIME, Stats
 from restpipe.protocol.messages import MAX_REPLIES
-from restpipe.protocol.shares import Shares
+from restpipe.protocol.shares import ALPHA, Shares
 from restpipe.transport.exchange import Exchange
 from restpipe.transport.timer import DeadlineQueue
 
@@ -57,6 +57,8 @@ class Dispatcher:
         self.deadlines = DeadlineQueue(self.loop, EventDeadline.reach)
         self.replies = Shares(REPLIES_FACTOR * (threads + concurrency + MAX_REPLIES))
         """Long replies that are being sent, by peer."""
+        self.stuck = Shares(threads, ALPHA)
+        """Threads that work on for events which were given up, by peer: a method cannot be stopped."""
         self.handlings: set[Handling] = set()
         """Events in flight."""
         self.handled = 0
@@ -101,6 +103,8 @@ class Dispatcher:
             method = self._registry.find(event.verb, target.noun)
             if method is not None:
                 method.check(target.arguments, target.query)
+                if self.stuck.taken and not method.is_async:
+                    self._leave_threads(exchange)
                 Handling(self, exchange, method, target, began).begin()
                 return
             send_short(exchange, answer_without_method(exchange, target, self._registry))
@@ -137,6 +141,13 @@ class Dispatcher:
             exchange.reset(Code.OVERLOADED, detail, Delivered.NO)
             return True
         return False
+
+    def _leave_threads(self, exchange: Exchange) -> None:
+        """Raises `StreamReset` (OVERLOADED) if the threads that are left are for other peers."""
+        stuck = self.stuck
+        if stuck.taken < stuck.size and not stuck.has_room(peer_of(exchange)):
+            detail = f"{stuck.taken} threads are held by events that were given up"
+            raise StreamReset(Reset(Code.OVERLOADED, detail, Delivered.NO))
 
     # For the events in flight.
 

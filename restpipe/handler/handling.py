@@ -232,6 +232,8 @@ class Handling:
     def done(self) -> None:
         """In the loop: send what the thread has made."""
         if self._stage == _ENDED:
+            if self.abandoned:
+                self._dispatcher.stuck.give_back(peer_of(self._exchange))
             self._drop_result()
             return
         exchange = self._exchange
@@ -380,6 +382,8 @@ class Handling:
             self._end()
         elif stage == _THREADED:
             never_called = self._dispatcher.pool.abandon(self)
+            if self.abandoned:
+                self._dispatcher.stuck.take(peer_of(self._exchange))
             self._end()
             return never_called
         return self._variables is None

@@ -21,16 +21,18 @@ def may_take(held: int, free: int, alpha: int = ALPHA) -> bool:
 
 
 class Shares:
-    """Places that peers hold by name. One that asks alone gets half of them, two get a third each."""
+    """Places that peers hold by name."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, alpha: int = 1) -> None:
+        """By default one that asks alone gets half of the places, two get a third each."""
         self.size = size
+        self._alpha = alpha
         self.taken = 0
         self._held: dict[str, int] = {}
 
     def has_room(self, peer: str) -> bool:
         """Tell whether `peer` may take one more."""
-        return may_take(self._held.get(peer, 0), self.size - self.taken, alpha=1)
+        return may_take(self._held.get(peer, 0), self.size - self.taken, self._alpha)
 
     def take(self, peer: str) -> None:
         """Count one more for `peer`, whether or not there is room: what has begun goes on."""

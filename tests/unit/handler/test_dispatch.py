@@ -279,6 +279,34 @@ def test_replies_are_bounded_and_no_peer_can_have_all(run: Run, eventually: Even
     run(main())
 
 
+def test_threads_that_work_for_nobody_are_no_peers_alone(run: Run, eventually: Eventually) -> None:
+    async def main() -> None:
+        handler = Plain()
+        ends = Ends(handler, threads=4, concurrency=1)
+        stuck = ends.dispatcher.stuck
+        for count in (1, 2, 3):
+            exchange = ends.send("/block", peer="hostile")
+            await eventually(handler.waiting.is_set)
+            handler.waiting.clear()
+            exchange.hang_up()
+            await eventually(lambda count=count: stuck.taken == count)  # type: ignore[misc]
+        refused = ends.send("/short", peer="hostile")
+        assert refused.failure is not None
+        assert (refused.failure.code, refused.failure.delivered) == (Code.OVERLOADED, Delivered.NO)
+        assert refused.failure.detail == "3 threads are held by events that were given up"
+        short = ends.send("/short", peer="good")
+        await eventually(lambda: short.closed)
+        assert short.result().code == 0
+        handler.gate.set()
+        await eventually(lambda: not stuck.taken)
+        again = ends.send("/short", peer="hostile")
+        await eventually(lambda: again.closed)
+        assert again.result().code == 0
+        await ends.dispatcher.close()
+
+    run(main())
+
+
 # What an event costs.
 
 HERE = str(Path(restpipe.__file__).parent) + os.sep
