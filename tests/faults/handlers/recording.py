@@ -68,5 +68,8 @@ class Recording(EventHandler):
 
     post_work = get_work
 
+    def get_fail(self, ctx: Context, post_data: tuple[str, Any]) -> None:
+        raise ValueError("as it was asked")
+
     async def get_pid(self, ctx: Context, post_data: tuple[str, Any]) -> int:
         return os.getpid()
