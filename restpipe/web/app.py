@@ -68,7 +68,7 @@ class Events:
     async def answer(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, **_: object) -> None:
         """Answer any request: Falcon's sink for all paths."""
         connection: HttpConnection = req.scope[CONNECTION]
-        destination = self._admit(connection)
+        destination = self._admit(connection, req.method)
         if isinstance(destination, Document):
             _put_problem(resp, destination)
             return
@@ -88,11 +88,13 @@ class Events:
         else:
             resp.data = call.data
 
-    def _admit(self, connection: HttpConnection) -> Destination | Document:
+    def _admit(self, connection: HttpConnection, verb: str) -> Destination | Document:
         """Give the event a place and return where it goes, or why there is none. Before any body is read."""
         try:
             destination = paths.parse(connection.target, self._role)
         except BadTarget as fault:
+            if connection.target == b"*" and verb == "OPTIONS":
+                return responses.OF_THE_SERVER
             return responses.of_problem(responses.MALFORMED, str(fault))
         except UnknownPath as fault:
             return responses.of_problem(responses.UNKNOWN_PATH, str(fault))

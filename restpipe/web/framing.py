@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple, Protocol
 
 from restpipe.errors import Problem
-from restpipe.http import FIELD_CHARACTERS, NAME_CHARACTERS, VERBS
+from restpipe.http import AUTHORITY, FIELD_CHARACTERS, NAME_CHARACTERS, VERBS
 from restpipe.web import responses
 
 MAX_HEAD: Final = 32768
@@ -22,13 +22,17 @@ MAX_TRAILERS: Final = 8192
 
 _TOKEN = rb"[%b]++" % NAME_CHARACTERS.encode()
 _VALUE = rb"[%b]*+" % FIELD_CHARACTERS.encode()
-_REQUEST_LINE = _TOKEN + rb" [\x21-\xff]++ HTTP/1\.[01]\r\n"
+_REQUEST_LINE = _TOKEN + rb" [\x21-\xff]++ HTTP/[0-9]\.[0-9]\r\n"
 _FIELD = _TOKEN + rb":" + _VALUE + rb"\r\n"
 _START = re.compile(_REQUEST_LINE)
 _HEAD = re.compile(_REQUEST_LINE + rb"(?:" + _FIELD + rb")*+\r\n")
 _BARE = re.compile(rb"(?<!\r)\n|\r(?=[^\n])|\x00")
-_LENGTH = re.compile(rb"[0-9]{1,18}")
-_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*+;" + _VALUE + rb")?\r\n")
+_BLANK_LINES = re.compile(rb"(?:\r\n)++")
+_HOST = re.compile(AUTHORITY.encode())
+_LENGTH = re.compile(rb"0*+[0-9]{0,18}")
+_QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t -\x7e\x80-\xff])*+"'
+_EXTENSION = rb"[ \t]*+;[ \t]*+" + _TOKEN + rb"(?:[ \t]*+=[ \t]*+(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?+"
+_CHUNK_LINE = re.compile(rb"(0*+[0-9A-Fa-f]{0,15})(?:" + _EXTENSION + rb")*+\r\n")
 _TRAILER = re.compile(_FIELD)
 
 _VERBS = frozenset(verb.encode() for verb in VERBS)
@@ -60,6 +64,8 @@ def head_size(data: bytes) -> int:
         return 0
     if not _HEAD.fullmatch(data, 0, end + 4):
         raise Malformed("the request line or a header is malformed")
+    if not data.startswith(b"HTTP/1.", data.find(b"\r\n") - len(b"HTTP/1.1")):
+        raise Malformed("only HTTP/1.0 and 1.1 are served here", responses.UNKNOWN_VERSION)
     if data[: data.find(b" ")] not in _VERBS:
         raise Malformed(f"the verbs served are {', '.join(VERBS)}", responses.UNKNOWN_VERB)
     return end + 4
@@ -75,6 +81,12 @@ def _check_start(data: bytes) -> None:
         raise Malformed("a line in the request's head does not end with CRLF")
     if b"\n" in data and not _START.match(data):
         raise Malformed("the request line is malformed")
+
+
+def skip_blank_lines(data: bytes) -> bytes:
+    """Return `data` without the empty lines at its start, which a request may have before it (RFC 9112, 2.2)."""
+    blank = _BLANK_LINES.match(data)
+    return data[blank.end() :] if blank else data
 
 
 def split_head(head: bytes) -> tuple[bytes, bytes, str, Fields, Fields]:
@@ -118,11 +130,11 @@ def decide(version: str, fields: Iterable[tuple[bytes, bytes]]) -> Framing:
     lengths: list[bytes] = []
     codings: list[bytes] = []
     options: list[bytes] = []
-    hosts = 0
+    hosts: list[bytes] = []
     expects = False
     for name, value in fields:
         if name == b"host":
-            hosts += 1
+            hosts.append(value)
         elif name == b"content-length":
             lengths.append(value.strip(b" \t"))
         elif name == b"transfer-encoding":
@@ -131,13 +143,19 @@ def decide(version: str, fields: Iterable[tuple[bytes, bytes]]) -> Framing:
             options += [option.strip(b" \t").lower() for option in value.split(b",")]
         else:
             # HTTP/1.0 knows no answer to it.
-            expects = version != "1.0" and value.strip(b" \t").lower() == b"100-continue"
-    if hosts > 1 or (not hosts and version != "1.0"):
+            expects = expects or (version != "1.0" and _lists(value, b"100-continue"))
+    if len(hosts) > 1 or (not hosts and version != "1.0"):
         raise Malformed("there must be exactly one Host header")
+    if hosts and not _HOST.fullmatch(hosts[0]):
+        raise Malformed("the Host header is not a host and a port")
     persists = _persists(version, options) if options else version != "1.0"
     if not lengths and not codings and not expects:
         return BODILESS if persists else BODILESS_AND_LAST
     return Framing(_length(version, lengths, codings) if lengths or codings else 0, expects, persists)
+
+
+def _lists(value: bytes, member: bytes) -> bool:
+    return member in [each.strip(b" \t").lower() for each in value.split(b",")]
 
 
 def _persists(version: str, options: list[bytes]) -> bool:
@@ -155,7 +173,7 @@ def _length(version: str, lengths: list[bytes], codings: list[bytes]) -> int | N
         if codings != [b"chunked"]:
             raise Malformed("the only Transfer-Encoding served is 'chunked'", responses.UNKNOWN_CODING)
         return None
-    if len(lengths) > 1 or not _LENGTH.fullmatch(lengths[0]):
+    if len(lengths) > 1 or not lengths[0] or not _LENGTH.fullmatch(lengths[0]):
         raise Malformed("Content-Length must stand once, with one number")
     return int(lengths[0])
 
@@ -233,7 +251,7 @@ class ChunkedBody:
 
     def _begin_chunk(self, line: bytes) -> None:
         size = _CHUNK_LINE.fullmatch(line)
-        if size is None:
+        if size is None or not size[1]:
             raise Malformed("a chunk's size line is malformed")
         length = int(size[1], 16)
         self._in_trailers = not length

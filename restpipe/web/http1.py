@@ -196,8 +196,8 @@ class HttpConnection(asyncio.Protocol):
     def _take_head(self, data: bytes) -> bytes:
         if self._busy:
             return self._hold(data)
-        if data[0] in b"\r\n":
-            data = data.lstrip(b"\r\n")
+        if data[0] == 13:
+            data = framing.skip_blank_lines(data)
         size = framing.head_size(data)
         if not size:
             if not self._head_begun:

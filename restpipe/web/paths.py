@@ -7,7 +7,7 @@ from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from restpipe.host.config import Role
-from restpipe.http import BROKEN_ESCAPE
+from restpipe.http import AUTHORITY, BROKEN_ESCAPE
 
 FORMS = {Role.SERVER: "/client/NAME/NOUN", Role.CLIENT: "/server/NOUN"}
 """The paths that are served, as problem documents name them."""
@@ -15,7 +15,9 @@ FORMS = {Role.SERVER: "/client/NAME/NOUN", Role.CLIENT: "/server/NOUN"}
 _PREFIXES = {Role.SERVER: "/client/", Role.CLIENT: "/server/"}
 
 _VISIBLE = re.compile(rb"[\x21-\x7e]+")
-_ORIGIN_OF_ABSOLUTE_FORM = re.compile(rb"https?://[^/?#]+", re.IGNORECASE)
+_ORIGIN_OF_ABSOLUTE_FORM = re.compile(
+    rb"https?://(?![:/?#])(?:" + AUTHORITY.encode() + rb")(?=[/?#]|\Z)", re.IGNORECASE
+)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -62,7 +64,7 @@ def parse(raw: bytes, role: Role) -> Destination:
 def _without_origin(raw: bytes) -> bytes:
     origin = _ORIGIN_OF_ABSOLUTE_FORM.match(raw)
     if origin is None:
-        raise BadTarget("the target must begin with '/'")
+        raise BadTarget("the target must begin with '/', or with 'http://', a host and perhaps a port")
     rest = raw[origin.end() :]
     return rest if rest.startswith(b"/") else b"/" + rest
 

@@ -7,7 +7,16 @@ import json
 from typing import Any, Final, NamedTuple
 
 from restpipe.errors import PROBLEMS, Code, Delivered, Problem, Reset
-from restpipe.http import BODILESS, PROBLEM_TYPE, RESERVED, RETURN_CODE, TYPE_PREFIX, is_field_value, is_token
+from restpipe.http import (
+    BODILESS,
+    PROBLEM_TYPE,
+    RESERVED,
+    RETURN_CODE,
+    TYPE_PREFIX,
+    VERBS,
+    is_field_value,
+    is_token,
+)
 from restpipe.protocol.schema_pb2 import Reply
 
 UNKNOWN_PATH: Final = Problem("unknown-path", 404, "There is nothing at this path")
@@ -15,6 +24,7 @@ UNKNOWN_VERB: Final = Problem("unknown-verb", 501, "This verb is not served")
 MALFORMED: Final = Problem("bad-request", 400, "The request cannot be understood")
 HEAD_TOO_SLOW: Final = Problem("head-too-slow", 408, "The request's head did not come in time")
 HEAD_TOO_LARGE: Final = Problem("head-too-large", 431, "The request's headers are too large")
+UNKNOWN_VERSION: Final = Problem("unknown-version", 505, "This version of HTTP is not served")
 UNKNOWN_CODING: Final = Problem("unknown-coding", 501, "This transfer coding is not served")
 INTERNAL: Final = Problem("internal", 500, "The web worker failed")
 GIVEN_UP: Final = Problem("given-up", 502, "The event was given up inside the pipe")
@@ -35,6 +45,10 @@ class Document(NamedTuple):
     status: int
     headers: Headers
     body: bytes
+
+
+OF_THE_SERVER: Final = Document(204, [("allow", ", ".join(VERBS))], b"")
+"""The answer to `OPTIONS *` (RFC 9110, section 9.3.7)."""
 
 
 class Head(NamedTuple):

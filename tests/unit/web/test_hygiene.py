@@ -63,10 +63,19 @@ REFUSED = {
     "no version": b"GET /client/a/echo\r\n" + HOST + b"\r\n",
     "HTTP/0.9": b"GET /client/a/echo\r\n",
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    "HTTP/1.2": b"GET /client/a/echo HTTP/1.2\r\n" + HOST + b"\r\n",
+    "HTTP/0.9 with headers": b"GET /client/a/echo HTTP/0.9\r\n" + HOST + b"\r\n",
+    "a version of two digits": b"GET /client/a/echo HTTP/1.10\r\n" + HOST + b"\r\n",
     "a lower-case protocol": b"GET /client/a/echo http/1.1\r\n" + HOST + b"\r\n",
     "no host": b"GET /client/a/echo HTTP/1.1\r\n\r\n",
     "two hosts": GET + b"Host: other\r\n\r\n",
+    "a host with a path": b"GET /client/a/echo HTTP/1.1\r\nHost: a/b\r\n\r\n",
+    "a host with a user": b"GET /client/a/echo HTTP/1.1\r\nHost: u@a\r\n\r\n",
+    "a host with a space": b"GET /client/a/echo HTTP/1.1\r\nHost: a b\r\n\r\n",
+    "a port that is no number": b"GET /client/a/echo HTTP/1.1\r\nHost: a:http\r\n\r\n",
+    "a host that is not ASCII": b"GET /client/a/echo HTTP/1.1\r\nHost: \xe4\r\n\r\n",
+    "an open bracket": b"GET /client/a/echo HTTP/1.1\r\nHost: [::1\r\n\r\n",
+    "a bare line feed before the request": b"\n" + GET + b"\r\n",
+    "a bare carriage return before the request": b"\r" + GET + b"\r\n",
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
     "CONNECT": b"CONNECT localhost:443 HTTP/1.1\r\n" + HOST + b"\r\n",
     "a verb that is no token": b"G@T /client/a/echo HTTP/1.1\r\n" + HOST + b"\r\n",
@@ -86,6 +95,10 @@ REFUSED = {
     "a bare line feed after a chunk": CHUNKED + b"5\r\nhello\n0\r\n\r\n",
     "a bare line feed in a chunk extension": CHUNKED + b"5;a\nb\r\nhello\r\n0\r\n\r\n",
     "a bare carriage return in a chunk extension": CHUNKED + b"5;a\rb\r\nhello\r\n0\r\n\r\n",
+    "a chunk extension without a name": CHUNKED + b"5;\r\nhello\r\n0\r\n\r\n",
+    "a chunk extension without a value": CHUNKED + b"5;a=\r\nhello\r\n0\r\n\r\n",
+    "an open quote in a chunk extension": CHUNKED + b'5;a="b\r\nhello\r\n0\r\n\r\n',
+    "a space after a chunk size": CHUNKED + b"5 \r\nhello\r\n0\r\n\r\n",
     "an endless chunk extension": CHUNKED + b"5;" + b"a" * 5000,
     "a bare line feed after the last chunk": CHUNKED + b"0\n\n",
     "a folded trailer": CHUNKED + b"0\r\nX-A: b\r\n c\r\n\r\n",
@@ -98,7 +111,7 @@ def test_ambiguous_requests_are_refused(request_bytes: bytes, web: WebProcess, d
     response = web.exchange(request_bytes)
     head, _, body = response.partition(b"\r\n\r\n")
     assert response.count(b"HTTP/1.1 ") == 1
-    assert head.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 431 ", b"HTTP/1.1 501 "))
+    assert head.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 431 ", b"HTTP/1.1 501 ", b"HTTP/1.1 505 "))
     assert b"\r\nconnection: close" in head
     assert b"application/problem+json" in head
     assert b"x-event-return-code" not in head
@@ -117,13 +130,41 @@ def test_they_are_refused_however_they_are_cut(
             sock.sendall(request_bytes[middle:])
         response = receive_all(sock)
     assert response.count(b"HTTP/1.1 ") == 1
-    assert response.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 431 ", b"HTTP/1.1 501 "))
+    assert response.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 431 ", b"HTTP/1.1 501 ", b"HTTP/1.1 505 "))
     assert not any(event.body_ended for event in daemon.events)
+
+
+WELL_FORMED = {
+    "a later minor version": GET.replace(b"1.1", b"1.9") + b"\r\n",
+    "an address of IPv6": GET.replace(b"localhost", b"[2001:db8::1]:80") + b"\r\n",
+    "an empty host": GET.replace(b"localhost", b"") + b"\r\n",
+    "an empty port": GET.replace(b"localhost", b"a:") + b"\r\n",
+    "odd but allowed characters in the host": GET.replace(b"localhost", b"a_b=c%20") + b"\r\n",
+    "empty lines before it": b"\r\n\r\n" + GET + b"\r\n",
+    "zeros before a length": POST + b"Content-Length: 0000000000000000000000005\r\n\r\nhello",
+    "zeros before a chunk size": CHUNKED + b"00000000000000000005\r\nhello\r\n00000000000000000000\r\n\r\n",
+    "chunk extensions": CHUNKED + b'5 ; a=b;c ; d = "e;\\"\xe4"\r\nhello\r\n0;f\r\n\r\n',
+}
+
+
+@pytest.mark.parametrize("request_bytes", WELL_FORMED.values(), ids=WELL_FORMED)
+def test_what_the_standard_allows_is_read(request_bytes: bytes, web: WebProcess, daemon: FakeDaemon) -> None:
+    response = web.exchange(request_bytes.replace(b"\r\nHost", b"\r\nConnection: close\r\nHost"))
+    assert response.startswith(b"HTTP/1.1 200 ")
+    assert json.loads(response.partition(b"\r\n\r\n")[2])["body"] in ("", "hello")
+
+
+def test_the_server_tells_its_verbs(web: WebProcess, daemon: FakeDaemon) -> None:
+    response = web.exchange(b"OPTIONS * HTTP/1.1\r\nConnection: close\r\n" + HOST + b"\r\n")
+    assert response.startswith(b"HTTP/1.1 204 ")
+    assert b"\r\nallow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n" in response
+    assert not daemon.events
 
 
 TARGETS = {
     "absolute": (b"http://localhost/client/a/echo//x%2Fy?z=", "/echo//x%2Fy?z="),
     "absolute with another host": (b"HTTP://example.org:80/client/a/echo", "/echo"),
+    "absolute with an address of IPv6": (b"https://[::1]/client/a/echo", "/echo"),
     "double slashes": (b"/client/a//echo///x//", "//echo///x//"),
     "dots": (b"/client/a/echo/../../b/./x", "/echo/../../b/./x"),
     "an empty query": (b"/client/a/echo?", "/echo?"),
@@ -142,7 +183,11 @@ def test_targets_arrive_byte_for_byte(target: bytes, expected: str, web: WebProc
 
 
 ODD_TARGETS = {
-    "asterisk": (b"*", 400),
+    "an asterisk and more": (b"*/client/a/echo", 400),
+    "absolute without a host": (b"http:///client/a/echo", 400),
+    "absolute with a port alone": (b"http://:80/client/a/echo", 400),
+    "absolute with a user": (b"http://u@localhost/client/a/echo", 400),
+    "absolute with an odd host": (b"http://a<b/client/a/echo", 400),
     "authority": (b"localhost:80", 400),
     "another scheme": (b"ftp://localhost/client/a/echo", 400),
     "no slash": (b"client/a/echo", 400),
