@@ -25,6 +25,7 @@ class Code(enum.IntEnum):
     DRAINING = 12
     REPLY_BROKEN = 13
     BAD_REQUEST = 14
+    UNSUPPORTED_CODING = 15
     # Of a whole link (Goaway).
     SHUTDOWN = 64
     VERSION = 65
@@ -61,6 +62,9 @@ PROBLEMS: dict[Code, Problem] = {
     Code.DRAINING: Problem("draining", 503, "The pipe is shutting down"),
     Code.REPLY_BROKEN: Problem("reply-broken", 502, "The reply broke off"),
     Code.BAD_REQUEST: Problem("bad-request", 400, "The request cannot be understood"),
+    Code.UNSUPPORTED_CODING: Problem(
+        "unsupported-coding", 415, "The body's content coding is not understood"
+    ),
 }
 """The codes that a caller can meet. Others end inside the pipe."""
 

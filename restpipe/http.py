@@ -49,7 +49,7 @@ AUTHORITY: Final = (
     r"(?:\[(?:[0-9A-Fa-f:.]++|[vV][0-9A-Fa-f]++\.[0-9A-Za-z\-._~!$&'()*+,;=:]++)\]"
     r"|(?:[0-9A-Za-z\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*+)(?::[0-9]*+)?"
 )
-"""Host and port as they stand in Host and in a URI (RFC 9110, section 7.2; RFC 3986, section 3.2), a pattern."""
+"""Host and port as they stand in Host and in a URI (RFC 9110, section 7.2; RFC 3986, section 3.2)."""
 BROKEN_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 """A percent sign that escapes nothing (RFC 3986, section 2.1)."""
 

@@ -197,10 +197,10 @@ class Handling:
             dispatcher.pool.submit(self)
 
     def _post_data(self) -> tuple[str, Any]:
-        """What the method gets. Raises `StreamReset` (BAD_REQUEST) if the body is not what its type says."""
+        """What the method gets. Raises `StreamReset` if the body is not what its type says."""
         event = self._exchange.event
         if isinstance(self._body, bytes):
-            return decode_body(event.content_type, self._body)
+            return decode_body(event.content_type, self._body, event.headers)
         none = event.HasField("body_length") and not event.body_length
         return "" if none else mime_type(event.content_type), self._body
 

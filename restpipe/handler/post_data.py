@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from encodings import normalize_encoding
 from encodings.aliases import aliases
 from typing import Any, NoReturn
 
+from restpipe.errors import Code, Delivered, Reset, StreamReset
 from restpipe.handler.results import BYTES, is_json
 from restpipe.handler.target import bad_request
+from restpipe.protocol.schema_pb2 import Header
 
 NONE: tuple[str, Any] = ("", "")
 """Where there is no body."""
 
+_CODING = re.compile(r"[^\s,]+")
 _CHARSET = re.compile(r';\s*charset\s*=\s*"?([^\s;"]+)', re.IGNORECASE)
 _LONGEST_CHARSET = 40
 _CHARSET_NAMES = """
@@ -34,26 +38,39 @@ def mime_type(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower() or BYTES
 
 
-def decode_body(content_type: str, body: bytes) -> tuple[str, Any]:
+def decode_body(content_type: str, body: bytes, headers: Iterable[Header] = ()) -> tuple[str, Any]:
     """Make `(mime type, data)` of a body: JSON decoded, text as str, otherwise bytes.
 
-    Raises `StreamReset` (BAD_REQUEST) if the body is not what its type says.
+    Raises `StreamReset`: BAD_REQUEST if the body is not what its type says, UNSUPPORTED_CODING if it would
+    have to be unpacked first. Bytes are handed over as they came, packed or not.
     """
     if not body:
         return NONE
     mime = mime_type(content_type)
     if is_json(mime):
-        return mime, _decode_json(body)
+        return mime, _decode_json(body, headers)
     if mime.startswith("text/"):
+        _check_coding(headers)
         return mime, _decode_text(content_type, body)
     return mime, body
 
 
-def _decode_json(body: bytes) -> Any:
+def _check_coding(headers: Iterable[Header]) -> None:
+    for header in headers:
+        if header.name.lower() == "content-encoding" and set(_CODING.findall(header.value.lower())) - {
+            "identity"
+        }:
+            detail = f"text and JSON must be sent without Content-Encoding, not with {header.value[:100]!r}"
+            raise StreamReset(Reset(Code.UNSUPPORTED_CODING, detail, Delivered.NO))
+
+
+def _decode_json(body: bytes, headers: Iterable[Header]) -> Any:
     try:
         text = body.decode(json.detect_encoding(body))
         return json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
+        # Only now: what is packed is never JSON, and looking takes long.
+        _check_coding(headers)
         raise bad_request(f"the body is not JSON: {error}") from None
 
 

@@ -84,7 +84,7 @@ def _check_start(data: bytes) -> None:
 
 
 def skip_blank_lines(data: bytes) -> bytes:
-    """Return `data` without the empty lines at its start, which a request may have before it (RFC 9112, 2.2)."""
+    """Return `data` without the empty lines that may precede a request (RFC 9112, section 2.2)."""
     blank = _BLANK_LINES.match(data)
     return data[blank.end() :] if blank else data
 

@@ -29,17 +29,19 @@ from restpipe.web import framing, responses
 from restpipe.web.body import HIGH_WATER, RequestBody
 from restpipe.web.call import Call
 from restpipe.web.framing import Body, Framing, Malformed
-from restpipe.web.patience import Stall, is_hung_up
-from restpipe.web.responding import ResponseWriter
+from restpipe.web.patience import Stall, has_sent_more, is_hung_up, unsent
+from restpipe.web.responding import KEEP_ALIVE_TOLD_S, ResponseWriter
 from restpipe.web.responses import Document
 from restpipe.web.serving import Serving
 
 HEAD_TIMEOUT_S: Final = 30.0
 """For the first byte on a new connection, and then for the whole head of a request."""
-KEEP_ALIVE_S: Final = 75.0
-"""Between two requests: longer than clients and proxies usually keep a connection, so that they end it."""
+KEEP_ALIVE_S: Final = KEEP_ALIVE_TOLD_S + 10.0
+"""Between two requests. Callers are told less, so that it is they who end the connection."""
 LINGER_S: Final = 5.0
-"""For the rest of a request that has its whole response, and for a caller to see the end of a response."""
+"""For more of a request that has its whole response, and for a caller to see the end of a response."""
+MAX_LINGER_S: Final = 30.0
+"""For all of the rest of such a request."""
 LAST_REQUEST_S: Final = 0.3
 """A stopping worker still takes a request that was on its way over an idle connection."""
 MAX_PENDING: Final = 65536
@@ -73,6 +75,7 @@ class HttpConnection(asyncio.Protocol):
         "_follows",
         "_half_closed",
         "_head_begun",
+        "_lingers_until",
         "_lost",
         "_on_lost",
         "_on_made",
@@ -120,6 +123,8 @@ class HttpConnection(asyncio.Protocol):
         self._busy = False
         """A request is being answered."""
         self._head_begun = False
+        self._lingers_until = 0.0
+        """When the rest of a request is waited for no longer, however it comes."""
         self._reading = True
         self._deaf = False
         """What arrives is dropped: the connection is about to be closed."""
@@ -168,6 +173,8 @@ class HttpConnection(asyncio.Protocol):
     # Bytes in.
 
     def data_received(self, data: bytes) -> None:
+        if self._deaf:
+            self._go_on_lingering()
         if self._pending:
             data, self._pending = self._pending + data, b""
         try:
@@ -191,6 +198,8 @@ class HttpConnection(asyncio.Protocol):
             self._follows = None
             if not self._busy:
                 self._end_request()
+        elif not self._busy:
+            self._go_on_lingering()
         return data[taken:] if taken < len(data) else b""
 
     def _take_head(self, data: bytes) -> bytes:
@@ -295,10 +304,20 @@ class HttpConnection(asyncio.Protocol):
 
     def _linger(self) -> None:
         """Take the rest of a body that the response did not wait for, so that the caller comes to read."""
-        self.until = self._serving.now + LINGER_S
-        self._read_on()
-        if not self.writer.keep_alive:
+        if self.writer.keep_alive:
+            self._begin_lingering()
+        else:
             self._shut_down()
+
+    def _begin_lingering(self) -> None:
+        now = self._serving.now
+        self._lingers_until = now + MAX_LINGER_S
+        self.until = now + LINGER_S
+        self._read_on()
+
+    def _go_on_lingering(self) -> None:
+        """More of what is not wanted has come."""
+        self.until = min(self._serving.now + LINGER_S, self._lingers_until)
 
     def _end_request(self) -> None:
         """Request and response are whole: what next?"""
@@ -344,8 +363,7 @@ class HttpConnection(asyncio.Protocol):
         self._deaf = True
         self._pending = b""
         self.writer.lose()
-        self.until = self._serving.now + LINGER_S
-        self._read_on()
+        self._begin_lingering()
         if not self._lost and not self._transport.is_closing():
             self._transport.write_eof()
 
@@ -387,7 +405,7 @@ class HttpConnection(asyncio.Protocol):
         if now >= self.until:
             self._time_out()
         elif not self._lost and (
-            self._stall.lasts(self._transport.get_write_buffer_size(), now)
+            self._stall.lasts(unsent(self._transport), now)
             # Where the loop does not read, it does not see a hang-up.
             or ((self._half_closed or not self._reading) and is_hung_up(self._transport))
         ):
@@ -398,5 +416,5 @@ class HttpConnection(asyncio.Protocol):
             detail = f"the head of a request must be whole after {HEAD_TIMEOUT_S:g} s"
             self._respond(responses.of_problem(responses.HEAD_TOO_SLOW, detail))
             self._shut_down()
-        else:
+        elif not self.idle or not has_sent_more(self._transport):
             self.close()

@@ -13,6 +13,11 @@ from restpipe.web.serving import Serving
 JOINED: Final = 16384
 """Bytes up to which pieces are joined into one: beyond it, copying costs more than another buffer."""
 
+KEEP_ALIVE_TOLD_S: Final = 300
+"""What callers are told of how long an idle connection is kept: longer than clients usually keep it."""
+
+_KEPT: Final = b"keep-alive: timeout=%d\r\nconnection: keep-alive\r\n\r\n" % KEEP_ALIVE_TOLD_S
+_CLOSED: Final = b"connection: close\r\n\r\n"
 _STATUS_LINES: Final = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
 }
@@ -99,11 +104,7 @@ class ResponseWriter:
         self._chunked = False
         if length is None and not self._bodiless:
             self._frame(parts)
-        if not self.keep_alive:
-            parts.append(b"connection: close\r\n")
-        elif self._http10:
-            parts.append(b"connection: keep-alive\r\n")
-        parts.append(b"\r\n")
+        parts.append(_KEPT if self.keep_alive else _CLOSED)
         return b"".join(parts)
 
     def _frame(self, parts: list[bytes]) -> None:

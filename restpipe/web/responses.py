@@ -88,6 +88,9 @@ def of_problem(
     headers = [("content-type", PROBLEM_TYPE)]
     if problem.status == 503:
         headers.append(("retry-after", str(retry_after_s)))
+    elif problem.status == 415:
+        # RFC 9110, section 15.5.16.
+        headers.append(("accept-encoding", "identity"))
     return Document(problem.status, headers, json.dumps(members | more).encode())
 
 

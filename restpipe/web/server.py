@@ -24,6 +24,8 @@ from restpipe.web.service import WebService
 HANG_TIMEOUT_S = 30
 """A worker whose loop stands still for so long is killed."""
 BACKLOG = 2048
+MEMORY = "/dev/shm"  # noqa: S108 - nothing is opened there by name
+"""A folder that is on no disk."""
 
 _log = logging.getLogger(__name__)
 
@@ -100,6 +102,8 @@ class Server(BaseApplication):  # type: ignore[misc]
             "timeout": HANG_TIMEOUT_S,
             "graceful_timeout": math.ceil(config.pipe.drain_timeout_s) + 1,
             "backlog": BACKLOG,
+            # Heartbeats are written there: a disk that stands still must not have the workers killed.
+            "worker_tmp_dir": MEMORY if os.access(MEMORY, os.W_OK) else None,
             "preload_app": False,
             "loglevel": "debug" if config.log.debug else "info",
             "logger_class": RootLogger,

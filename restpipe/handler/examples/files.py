@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import mimetypes
 import os
+import re
 from pathlib import Path
 from typing import Any
 
-from restpipe import Context, EventError, EventHandler
+from restpipe import Context, EventError, EventHandler, Reply
+
+_REST = re.compile(r"bytes=([0-9]{1,18})-")
 
 
 class FileServer(EventHandler):
     """GET …/file//docs/report.pdf streams a file; GET …/files//docs lists a folder.
 
+    A download that broke off can be resumed (`curl -C -`): of HTTP's ranges `bytes=N-` is served.
     The folder is named by RP_FILES_ROOT, or by `root` in a subclass.
     """
 
@@ -21,12 +25,22 @@ class FileServer(EventHandler):
     def __init__(self) -> None:
         self._root = Path(os.environ.get("RP_FILES_ROOT") or self.root).resolve(strict=True)
 
-    def get_file(self, ctx: Context, post_data: tuple[str, Any], *path: str) -> tuple[str, int, Any]:
+    def get_file(self, ctx: Context, post_data: tuple[str, Any], *path: str) -> Reply:
         found = self._find(path)
         if not found.is_file():
             raise EventError(2, "no such file", status=404)
         mime, encoding = mimetypes.guess_type(found.name)
-        return ("application/octet-stream" if encoding or not mime else mime), 0, found.open("rb")
+        content_type = "application/octet-stream" if encoding or not mime else mime
+        size = found.stat().st_size
+        start = _start(ctx)
+        if start and start >= size:
+            return Reply(status=416, headers={"Content-Range": f"bytes */{size}"})
+        file = found.open("rb")
+        if start is None:
+            return Reply(file, content_type=content_type, headers={"Accept-Ranges": "bytes"})
+        file.seek(start)
+        headers = {"Content-Range": f"bytes {start}-{size - 1}/{size}"}
+        return Reply(file, status=206, content_type=content_type, headers=headers)
 
     def get_files(self, ctx: Context, post_data: tuple[str, Any], *path: str) -> list[dict[str, Any]]:
         found = self._find(path)
@@ -44,3 +58,10 @@ class FileServer(EventHandler):
 
     def _is_inside(self, path: Path) -> bool:
         return path.resolve().is_relative_to(self._root)
+
+
+def _start(ctx: Context) -> int | None:
+    """Return where the caller wants a file from; None if it wants all of it (RFC 9110, section 14.2)."""
+    asked = _REST.fullmatch(ctx.headers.get("range", ""))
+    # A file here has no validator that If-Range could match.
+    return int(asked[1]) if asked and ctx.verb == "GET" and "if-range" not in ctx.headers else None

@@ -61,6 +61,32 @@ def test_files_are_served(files: PipeTester) -> None:
     assert files.head("/file//big.bin").headers["content-length"] == str(256 * 2048)
 
 
+def test_a_download_is_resumed(files: PipeTester) -> None:
+    assert files.get("/file//docs/a%20b.txt").headers["accept-ranges"] == "bytes"
+    rest = files.get("/file//docs/a%20b.txt", headers={"Range": "bytes=2-"})
+    assert (rest.status, rest.text, rest.headers["content-length"]) == (206, "llo", "3")
+    assert rest.headers["content-range"] == "bytes 2-4/5"
+    past = files.get("/file//docs/a%20b.txt", headers={"Range": "bytes=5-"})
+    assert (past.status, past.data, past.headers["content-range"]) == (416, b"", "bytes */5")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Range": "bytes=2-3"},
+        {"Range": "bytes=-2"},
+        {"Range": "lines=2-"},
+        {"Range": f"bytes={'9' * 30}-"},
+        {"Range": "bytes=2-", "If-Range": '"x"'},
+    ],
+)
+def test_other_ranges_are_ignored(files: PipeTester, headers: dict[str, str]) -> None:
+    whole = files.get("/file//docs/a%20b.txt", headers=headers)
+    assert (whole.status, whole.text) == (200, "hello")
+    head = files.head("/file//docs/a%20b.txt", headers={"Range": "bytes=2-"})
+    assert (head.status, head.headers["content-length"]) == (200, "5")
+
+
 @pytest.mark.parametrize(
     "target",
     [

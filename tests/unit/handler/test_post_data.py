@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import encodings
+import gzip
 import json
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from restpipe.errors import Code, StreamReset
+from restpipe.errors import Code, Delivered, StreamReset
 from restpipe.handler.post_data import _CHARSETS, decode_body
+from restpipe.protocol.schema_pb2 import Header
 
 
 @pytest.mark.parametrize(
@@ -76,6 +78,31 @@ def test_a_made_up_charset_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch
         with pytest.raises(StreamReset, match="unknown charset"):
             decode_body(f"text/plain; charset={name}", b"x")
     assert set(encodings._cache) == before  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("coding", ["gzip", "x-gzip", "br", "gzip, identity", "GZIP", "deflate"])
+@pytest.mark.parametrize("content_type", ["application/json", "text/plain", "text/plain; charset=latin-1"])
+def test_what_would_have_to_be_unpacked_is_refused_as_such(content_type: str, coding: str) -> None:
+    headers = [Header(name="x-a", value="b"), Header(name="Content-Encoding", value=coding)]
+    with pytest.raises(StreamReset) as refused:
+        decode_body(content_type, gzip.compress(b"{}"), headers)
+    assert refused.value.code is Code.UNSUPPORTED_CODING
+    assert refused.value.reset.delivered is Delivered.NO
+
+
+def test_bytes_may_be_packed() -> None:
+    packed = gzip.compress(b"{}")
+    headers = [Header(name="content-encoding", value="gzip")]
+    assert decode_body("application/gzip", packed, headers) == ("application/gzip", packed)
+
+
+@pytest.mark.parametrize("coding", ["identity", "", "Identity , identity"])
+def test_what_is_not_packed_is_read(coding: str) -> None:
+    headers = [Header(name="content-encoding", value=coding)]
+    assert decode_body("text/plain", b"a", headers)[1] == "a"
+    with pytest.raises(StreamReset) as refused:
+        decode_body("application/json", b"{", headers)
+    assert refused.value.code is Code.BAD_REQUEST
 
 
 def test_every_charset_of_the_list_is_there() -> None:

@@ -106,6 +106,7 @@ class MemoryTransport:
         self.ended = False
         self.reading = True
         self.buffered = 0
+        self.socket: Any = None
 
     def write(self, data: bytes) -> None:
         assert not self.closed
@@ -140,7 +141,7 @@ class MemoryTransport:
         return self.buffered
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return default
+        return self.socket or default
 
 
 class Caller:

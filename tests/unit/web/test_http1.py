@@ -7,6 +7,7 @@ import contextlib
 import gc
 import itertools
 import json
+import socket
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -147,7 +148,12 @@ def test_a_response_says_who_and_when() -> None:
         line, fields, body = parts(caller.take())
         assert (line, body) == (b"HTTP/1.1 200 OK", b"GET /x ")
         assert fields.pop(b"date").endswith(b" GMT")
-        assert fields == {b"server": b"restpipe", b"content-length": b"7"}
+        assert fields == {
+            b"server": b"restpipe",
+            b"content-length": b"7",
+            b"connection": b"keep-alive",
+            b"keep-alive": b"timeout=300",
+        }
 
     run(echo, test)
 
@@ -236,7 +242,7 @@ def test_a_body_that_came_at_once_needs_no_word() -> None:
         await turns()
         data = caller.take()
         assert b"100 Continue" not in data
-        assert b"connection" not in parts(data)[1]
+        assert parts(data)[1][b"connection"] == b"keep-alive"
 
     run(echo, test)
 
@@ -259,13 +265,13 @@ def test_http_1_0_knows_no_continue() -> None:
 @pytest.mark.parametrize(
     ("request_bytes", "said", "closed"),
     [
-        (GET, None, False),
+        (GET, b"keep-alive", False),
         (CLOSING, b"close", True),
         (CLOSING.replace(b": close", b": close, TE"), b"close", True),
         (CLOSING.replace(b": close", b": TE ,Close"), b"close", True),
         (CLOSING.replace(b": close", b": keep-alive, close"), b"close", True),
         (CLOSING.replace(b": close", b": x\r\nConnection: close"), b"close", True),
-        (CLOSING.replace(b": close", b": closed"), None, False),
+        (CLOSING.replace(b": close", b": closed"), b"keep-alive", False),
         (OLD, b"close", True),
         (OLD_KEPT, b"keep-alive", False),
     ],
@@ -318,6 +324,22 @@ def test_a_body_that_never_ends_is_not_waited_for(closing: bool) -> None:
         connections.sweep(now + LINGER_S - 0.1)
         assert not caller.transport.closed
         connections.sweep(now + LINGER_S + 0.1)
+        assert caller.transport.closed
+
+    run(refuse, test)
+
+
+@pytest.mark.parametrize("closing", [False, True])
+def test_a_body_that_keeps_coming_is_waited_for_as_long_as_can_be(closing: bool) -> None:
+    async def test(caller: Caller, connections: Connections) -> None:
+        head = b"PUT /x HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n"
+        caller.send(head + (b"Connection: close\r\n" if closing else b"") + b"\r\n")
+        await turns()
+        for _ in range(7):
+            connections.sweep(connections.serving.now + LINGER_S - 1)
+            caller.send(b"x")
+        assert not caller.transport.closed
+        connections.sweep(connections.serving.now + 3)
         assert caller.transport.closed
 
     run(refuse, test)
@@ -675,14 +697,32 @@ def test_an_idle_connection_is_kept_for_longer_than_callers_keep_it() -> None:
     async def test(caller: Caller, connections: Connections) -> None:
         caller.send(GET)
         await turns()
-        at(connections, 74)
+        at(connections, 301)
         assert not caller.transport.closed
         caller.send(GET)
         await turns()
-        at(connections, 74)
+        assert parts(caller.take())[1][b"keep-alive"] == b"timeout=300"
+        at(connections, 301)
         assert not caller.transport.closed
-        at(connections, 2)
+        at(connections, 10)
         assert caller.transport.closed
+
+    run(echo, test)
+
+
+def test_a_request_that_has_come_and_is_not_read_yet_is_not_cut_off() -> None:
+    async def test(caller: Caller, connections: Connections) -> None:
+        caller.send(GET)
+        await turns()
+        here, there = socket.socketpair()
+        with here, there:
+            caller.transport.socket = here
+            there.send(b"G")
+            at(connections, 311)
+            assert not caller.transport.closed
+            here.recv(1)
+            at(connections, 1)
+            assert caller.transport.closed
 
     run(echo, test)
 

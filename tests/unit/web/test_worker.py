@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from restpipe.web import worker
+from restpipe.web.server import MEMORY
 from restpipe.web.worker import Worker
 from tests.unit.web.fake_daemon import FakeDaemon, echo, silence
 from tests.unit.web.memory import MemoryLink
@@ -35,6 +36,13 @@ def worker_of(web: WebProcess) -> int:
     children = Path(f"/proc/{web.process.pid}/task/{web.process.pid}/children").read_text()
     (worker,) = map(int, children.split())
     return worker
+
+
+def test_heartbeats_are_written_to_no_disk(directory: Path) -> None:
+    with FakeDaemon(directory / "events.sock", echo), WebProcess(directory, "server", TMPDIR="/x") as web:
+        files = [each.readlink() for each in Path(f"/proc/{worker_of(web)}/fd").iterdir()]
+        beats = [file for file in files if file.name.startswith("wgunicorn-")]
+        assert {str(file.parent) for file in beats} == {MEMORY}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
