@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, NoReturn, Protocol
 
 from restpipe.errors import Problem
 from restpipe.http import AUTHORITY, FIELD_CHARACTERS, NAME_CHARACTERS, VERBS
@@ -74,9 +74,9 @@ def head_size(data: bytes) -> int:
 def _check_start(data: bytes) -> None:
     """Refuse a head that can never become well formed, so that its sender does not wait."""
     if len(data) >= MAX_HEAD:
-        raise Malformed(
-            f"the request line and headers together exceed {MAX_HEAD} bytes", responses.HEAD_TOO_LARGE
-        )
+        detail = f"the request line and headers together exceed {MAX_HEAD} bytes"
+        problem = responses.HEAD_TOO_LARGE if b"\n" in data else responses.TARGET_TOO_LONG
+        raise Malformed(detail, problem)
     if _BARE.search(data):
         raise Malformed("a line in the request's head does not end with CRLF")
     if b"\n" in data and not _START.match(data):
@@ -171,11 +171,19 @@ def _length(version: str, lengths: list[bytes], codings: list[bytes]) -> int | N
         if version == "1.0":
             raise Malformed("HTTP/1.0 has no Transfer-Encoding")
         if codings != [b"chunked"]:
-            raise Malformed("the only Transfer-Encoding served is 'chunked'", responses.UNKNOWN_CODING)
+            _refuse_codings(codings)
         return None
     if len(lengths) > 1 or not lengths[0] or not _LENGTH.fullmatch(lengths[0]):
         raise Malformed("Content-Length must stand once, with one number")
     return int(lengths[0])
+
+
+def _refuse_codings(fields: list[bytes]) -> NoReturn:
+    names = [name.strip(b" \t") for name in b",".join(fields).split(b",")]
+    if names[-1] != b"chunked" or names.count(b"chunked") > 1:
+        # Nobody can tell where such a body ends.
+        raise Malformed("Transfer-Encoding must end with 'chunked', and name it once")
+    raise Malformed("the only Transfer-Encoding served is 'chunked'", responses.UNKNOWN_CODING)
 
 
 class Body(Protocol):

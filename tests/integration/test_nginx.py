@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -168,6 +169,19 @@ def test_an_upload_arrives_before_it_is_complete(way: Way, front: Front) -> None
     with http.connect(path) as sock:
         sock.sendall(head.encode() + b"x")
         assert sock.recv(65536).startswith(b"HTTP/1.1 413 ")
+
+
+def test_an_upload_that_moves_is_not_late(way: Way) -> None:
+    path, prefix = way
+
+    def upload() -> Iterator[bytes]:
+        for _ in range(4):
+            time.sleep(0.4)
+            yield b"some"
+
+    with http.client(path) as client:
+        response = client.post(f"{prefix}/digest", content=upload(), headers={"Prefer": "wait=1"})
+    assert (response.status_code, response.json()["size"]) == (200, 16)
 
 
 def test_a_large_reply_streams(way: Way, front: Front) -> None:

@@ -55,7 +55,11 @@ REQUESTS: dict[str, list[bytes]] = {
     ],
     "a transfer coding": [
         POST + b"Transfer-Encoding: " + coding + b"\r\n\r\n0\r\n\r\n"
-        for coding in (b"gzip, chunked", b"identity", b"chunked, chunked")
+        for coding in (b"gzip, chunked", b"x,chunked", b", chunked")
+    ],
+    "`Transfer-Encoding` that": [
+        POST + b"Transfer-Encoding: " + coding + b"\r\n\r\n0\r\n\r\n"
+        for coding in (b"identity", b"chunked, chunked", b"chunked, gzip", b"xchunked", b"")
     ],
     "`Content-Length` and": [chunked(b"", b"Content-Length: 2")],
     "`Content-Length` twice": [

@@ -41,11 +41,11 @@ def test_a_head_that_cannot_become_good_is_refused_early(start: bytes) -> None:
         head_size(start)
 
 
-def test_a_head_is_bounded() -> None:
-    start = b"GET /" + b"x" * framing.MAX_HEAD
+@pytest.mark.parametrize(("start", "status"), [(b"GET /", 414), (b"GET / HTTP/1.1\r\nA: ", 431)])
+def test_a_head_is_bounded(start: bytes, status: int) -> None:
     with pytest.raises(Malformed) as refused:
-        head_size(start)
-    assert refused.value.problem.status == 431
+        head_size(start + b"x" * framing.MAX_HEAD)
+    assert refused.value.problem.status == status
 
 
 @pytest.mark.parametrize(
