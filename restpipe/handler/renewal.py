@@ -21,6 +21,7 @@ import subprocess
 import sys
 from typing import NoReturn
 
+from restpipe.host.loop import on_signal
 from restpipe.host.orphan import Orphan
 
 PREDECESSOR = "RESTPIPE_PREDECESSOR"
@@ -76,9 +77,8 @@ class Renewal:
         self._closed = False
 
     def listen(self) -> None:
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGHUP, self._begin)
-        loop.add_signal_handler(_SUCCEEDED, self._end)
+        on_signal(signal.SIGHUP, self._begin)
+        on_signal(_SUCCEEDED, self._end)
 
     def close(self) -> None:
         """Nobody takes this process' place any more, unless somebody has."""

@@ -88,6 +88,16 @@ class DaemonLink:
     def connected(self) -> bool:
         return self._connected.is_set()
 
+    def fileno(self) -> int:
+        """Return the descriptor of the connection, -1 if there is none."""
+        link = self._link
+        sock = (
+            link.transport.get_extra_info("socket")
+            if link is not None and link.transport is not None
+            else None
+        )
+        return -1 if sock is None else int(sock.fileno())
+
     async def wait_connected(self) -> None:
         """Returns once events can be opened."""
         await self._connected.wait()

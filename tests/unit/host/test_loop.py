@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import signal
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -68,20 +69,70 @@ def test_a_cancellation_of_its_own_is_no_orderly_end() -> None:
         loop.run(main())
 
 
-def test_a_task_that_ends_the_process_is_named(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("raised", [SystemExit(3), KeyboardInterrupt()])
+def test_a_task_does_not_end_the_process(raised: BaseException, caplog: pytest.LogCaptureFixture) -> None:
     async def exits() -> None:
-        raise SystemExit(3)
-
-    tasks: list[asyncio.Task[None]] = []
+        raise raised
 
     async def main() -> None:
-        tasks.append(asyncio.create_task(exits()))
-        await asyncio.wait(tasks)
+        task = asyncio.create_task(exits())
+        await asyncio.wait([task])
+        assert task.exception() is raised
+        await asyncio.sleep(0)
+        seen.append("goes on")
 
-    with pytest.raises(SystemExit):
-        loop.run(main())
-    # Asked for, or it would be complained about in the middle of another test.
-    assert isinstance(tasks[0].exception(), SystemExit)
+    seen: list[str] = []
+    loop.run(main())
+    assert seen == ["goes on"]
     (record,) = caplog.records
     assert "in exits" in caplog.text
     assert record.levelname == "ERROR"
+
+
+def test_main_may_end_the_process() -> None:
+    async def main() -> None:
+        raise SystemExit(3)
+
+    with pytest.raises(SystemExit):
+        loop.run(main())
+
+
+def test_a_loop_that_stands_still_does_not_keep_a_stop_from_being_heard() -> None:
+    heard = threading.Event()
+
+    async def main() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        # In the loop's own thread, and nothing else can run in it.
+        assert heard.wait(10)
+
+    loop.run(main(), on_stop=heard.set)
+
+
+def test_signals_that_others_have_taken_are_taken_back(caplog: pytest.LogCaptureFixture) -> None:
+    heard: list[str] = []
+
+    async def main() -> None:
+        loop.on_signal(signal.SIGHUP, lambda: heard.append("HUP"))
+        loop.keep_signals()
+        assert not caplog.records
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        loop.keep_signals()
+        os.kill(os.getpid(), signal.SIGHUP)
+        await asyncio.sleep(0)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.Event().wait()
+
+    loop.run(main())
+    assert heard == ["HUP"]
+    assert [record.getMessage()[:7] for record in caplog.records] == ["SIGTERM", "SIGHUP "]
+
+
+def test_code_of_others_has_pythons_own_collector() -> None:
+    async def main() -> None: ...
+
+    before = gc.get_threshold()
+    loop.run(main(), collect_seldom=False)
+    assert gc.get_threshold() == before
+    loop.run(main())
+    assert gc.get_threshold() != before

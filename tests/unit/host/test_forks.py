@@ -1,0 +1,69 @@
+"""What a forked child has of its own, and what it has no more."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+PROGRAM = """
+import os, signal, threading
+from restpipe.host import loop
+
+def told():
+    raise AssertionError("the parent is told of its child's signal")
+
+def fork():
+    ready, tell = os.pipe()
+    pid = os.fork()
+    if not pid:
+        assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGHUP)] == [signal.SIG_DFL] * 2
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        os.write(tell, b"x")
+        signal.pause()
+    os.close(tell)
+    assert os.read(ready, 1) == b"x"
+    os.kill(pid, signal.SIGTERM)
+    assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGTERM
+
+async def main():
+    loop.on_signal(signal.SIGHUP, told)
+    fork()
+    thread = threading.Thread(target=fork)
+    thread.start()
+    thread.join()
+
+loop.run(main(), on_stop=told)
+"""
+
+
+def test_a_signal_to_a_child_is_its_own() -> None:
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+CONNECTION = """
+import os, socket, sys
+from restpipe.host import forks
+
+ours, theirs = socket.socketpair()
+ready, tell = os.pipe()
+with forks.own_connection(ours.fileno), forks.own_connection(lambda: -1):
+    pid = os.fork()
+    if not pid:
+        os.read(ready, 1)
+        os._exit(0)
+ours.close()
+theirs.settimeout(10)
+assert theirs.recv(1) == b"", "the child keeps the connection open"
+os.write(tell, b"x")
+assert os.waitpid(pid, 0)[1] == 0
+pid = os.fork()
+if not pid:
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+"""
+
+
+def test_a_child_keeps_no_connection_open() -> None:
+    done = subprocess.run([sys.executable, "-c", CONNECTION], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr) == (0, "")
