@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from restpipe import COMPILED, __version__
-from restpipe.errors import ConfigError, RestPipeError
+from restpipe.errors import RestPipeError, exit_status
 from restpipe.host import config_text, logs
 from restpipe.host.config import Config, Role, load, without_effect
 from restpipe.host.parent import die_with
@@ -36,7 +36,7 @@ class _Commands(click.Group):
 
             # What the service manager shows until the next start.
             Notifier().status(str(exc))
-            ctx.exit(os.EX_CONFIG if isinstance(exc, ConfigError) else 1)
+            ctx.exit(exit_status(exc))
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -142,10 +142,9 @@ def handlers(ctx: click.Context, role: Role, file: Path | None, parent: int | No
     """Run one handler worker: the code that answers events."""
     config = _begin("handlers", role, file, None if check else parent)
     if check:
-        from restpipe.handler.worker import load_handler, load_listener
+        from restpipe.handler.worker import check as load
 
-        load_handler(config)
-        load_listener(config)
+        load(config)
         return
     from restpipe.handler.worker import main
 

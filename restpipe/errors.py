@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import os
 from typing import NamedTuple
 
 
@@ -75,6 +76,11 @@ class RestPipeError(Exception):
 
 class ConfigError(RestPipeError):
     """Configuration that cannot be used: says the file, the key and what is allowed, in one line."""
+
+
+def exit_status(error: BaseException) -> int:
+    """Return the status of a process that ends by `error`: EX_CONFIG where starting again is in vain."""
+    return os.EX_CONFIG if isinstance(error, ConfigError) else 1
 
 
 class ProtocolError(RestPipeError):

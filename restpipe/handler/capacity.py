@@ -21,6 +21,7 @@ class Capacity:
         self._steps = 0
         """Async methods that are running, in whole steps."""
         self._stuck = 0
+        self._lost = 0
         self.told = self._now()
 
     def async_changed(self, running: int) -> int | None:
@@ -31,14 +32,17 @@ class Capacity:
         self._steps = steps
         return self._change() if self.mixed else None
 
-    def stuck_changed(self, threads: int) -> int | None:
-        """So many threads are held by calls whose events were given up."""
+    def stuck_changed(self, threads: int, places: int) -> int | None:
+        """So many threads, and places of async methods, are held by calls whose events were given up."""
         self._stuck = threads
+        self._lost = places
         return self._change()
 
     def _now(self) -> int:
         threads = max(0, self._threads - self._stuck)
-        return threads + (self._steps * self._step if self.mixed else self._concurrency)
+        if self.mixed:
+            return threads + max(0, self._steps * self._step - self._lost)
+        return threads + max(0, self._concurrency - self._lost)
 
     def _change(self) -> int | None:
         now = self._now()

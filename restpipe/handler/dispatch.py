@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable
 
 from restpipe.errors import Code, Delivered, Reset, StreamReset
 from restpipe.handler.capacity import Capacity
@@ -18,7 +18,7 @@ from restpipe.handler.registry import Registry
 from restpipe.handler.sending import send_short
 from restpipe.handler.streaming import Pieces
 from restpipe.handler.target import parse_target
-from restpipe.handler.threads import ThreadPool
+from restpipe.handler.threads import Job, ThreadPool
 from restpipe.host.stats import RECEIVE, RECEIVE_HANDLE_TIME, Stats
 from restpipe.protocol.messages import MAX_REPLIES
 from restpipe.protocol.shares import ALPHA, Shares
@@ -29,6 +29,9 @@ OVERLOAD_FACTOR = 4
 """Unanswered events, in capacities, past which more are refused: the daemon does not heed what it is told."""
 REPLIES_FACTOR = 2
 """Long replies that are being sent, in all that the daemon gives: it shares them by peer, and comes first."""
+CLOSE_S = 1.0
+"""For what is given up at the end of the worker."""
+MOST_NAMED = 5
 
 _log = logging.getLogger(__name__)
 
@@ -79,6 +82,8 @@ class Dispatcher:
         """Events that wait for one."""
         self._idle: asyncio.Event | None = None
         self._closing: set[asyncio.Task[None]] = set()
+        self._stuck: dict[Handling, bool] = {}
+        """Events that were given up, whose async methods go on: whether they still hold their places."""
 
     @property
     def capacity(self) -> int:
@@ -125,9 +130,12 @@ class Dispatcher:
         for handling in list(self.handlings):
             handling.stop()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(1.0):
+            async with asyncio.timeout(CLOSE_S):
                 await self.wait_idle()
                 await asyncio.gather(*self._closing)
+        left = [*self.handlings, *self.pool.stuck]
+        if left:
+            _log.warning("still running, and left behind: %s", _names(left))
         self.deadlines.close()
         self.pool.close()
 
@@ -182,6 +190,21 @@ class Dispatcher:
         if self._idle is not None and not self.handlings:
             self._idle.set()
 
+    def is_stuck(self, handling: Handling) -> bool:
+        """Note that an async method ignores its cancellation. True if its place is to be given back.
+
+        So are as many as run at once: past that, those that are stuck keep their places.
+        """
+        gives_back = len(self._stuck) < self._concurrency
+        self._stuck[handling] = not gives_back
+        self._stuck_changed()
+        return gives_back
+
+    def is_free(self, handling: Handling) -> None:
+        """Note that it has ended, maybe after all."""
+        if self._stuck.pop(handling, None) is not None:
+            self._stuck_changed()
+
     def close_stream(self, source: Pieces) -> None:
         """Close a stream that nothing will be sent of."""
         task = self.loop.create_task(source.aclose())
@@ -190,15 +213,25 @@ class Dispatcher:
 
     # What the daemon is told.
 
-    def _stuck_changed(self, stuck: int) -> None:
-        if stuck:
-            _log.warning("%d threads are held by events that were given up", stuck)
-        else:
-            _log.info("no thread is held any more by an event that was given up")
-        capacity = self._capacity.stuck_changed(stuck)
+    def _stuck_changed(self) -> None:
+        threads, tasks = self.pool.stuck, self._stuck
+        if threads:
+            _log.warning(
+                "%d threads are held by events that were given up: %s", len(threads), _names(threads)
+            )
+        if tasks:
+            _log.warning("%d async methods go on though they were cancelled: %s", len(tasks), _names(tasks))
+        if not threads and not tasks:
+            _log.info("nothing goes on any more for an event that was given up")
+        capacity = self._capacity.stuck_changed(len(threads), sum(tasks.values()))
         if capacity is not None:
             self._tell(capacity)
 
     def _tell(self, capacity: int) -> None:
         if self._on_capacity is not None:
             self._on_capacity(capacity)
+
+
+def _names(jobs: Iterable[Job]) -> str:
+    counted = Counter(job.name for job in jobs).most_common(MOST_NAMED)
+    return ", ".join(name if count == 1 else f"{name} ({count} times)" for name, count in counted)

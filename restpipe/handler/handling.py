@@ -21,7 +21,7 @@ from restpipe.handler.post_data import NONE, decode_body, mime_type
 from restpipe.handler.registry import Method, Registry, method_name
 from restpipe.handler.results import Answer, Stream
 from restpipe.handler.sending import send_long, send_short
-from restpipe.handler.streaming import AsyncBodyReader, BodyReader, pieces
+from restpipe.handler.streaming import AsyncBodyReader, BodyReader, keeps_thread, pieces
 from restpipe.handler.target import Target
 from restpipe.host.stats import RECEIVE_HANDLE_TIME
 from restpipe.protocol.schema_pb2 import Event
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 LARGE_BODY = 256 * 1024
 """Bodies from this size on are decoded in a thread: JSON of that size would hold up the loop."""
+
+HEED_S: Final = 1.0
+"""Seconds in which an async method whose event was given up should have ended; it may clean up meanwhile."""
 
 _RECEIVING: Final = 0
 """A task waits for the rest of the body."""
@@ -206,17 +209,25 @@ class Handling:
 
     # A plain method: a job of the thread pool.
 
-    def work(self) -> None:
-        """In a thread: decode the body, call the method, encode what it returns."""
+    @property
+    def name(self) -> str:
+        """That of the method."""
+        return self._method.name
+
+    def work(self) -> bool:
+        """In a thread: decode the body, call the method, encode what it returns.
+
+        True if that is a stream which may depend on this thread.
+        """
         if time.monotonic() >= self._due.at:
             self._refusal = Reset(Code.DEADLINE, _TOO_LATE[_THREADED], Delivered.NO)
-            return
+            return False
         try:
             given = self._post_data() if self._body else NONE
             self._body = b""
         except StreamReset as refused:
             self._refusal = refused.reset
-            return
+            return False
         target = self._target
         self._variables = variables = contextvars.copy_context()
         try:
@@ -225,9 +236,11 @@ class Handling:
             if type(result) not in results.DOCUMENTS and inspect.isawaitable(result):
                 self._awaitable = result
             else:
-                self._answer = results.answer_of(result)
+                self._answer = answer = results.answer_of(result)
+                return isinstance(answer[1], Stream) and keeps_thread(answer[1].source)
         except BaseException as exc:
             self._answer = self._answer_of_exception(exc)
+        return False
 
     def done(self) -> None:
         """In the loop: send what the thread has made."""
@@ -252,12 +265,13 @@ class Handling:
                 exchange.reset(Code.REPLY_BROKEN, "the handler worker failed")
         except Exception as error:
             give_up(exchange, error)
+            self._drop_result()
         self._end()
 
     def _drop_result(self) -> None:
         """Close what a thread has made of an event that was given up meanwhile."""
         if self._answer is not None and isinstance(self._answer[1], Stream):
-            self._dispatcher.close_stream(pieces(self._answer[1].source, self._dispatcher.pool))
+            self._dispatcher.close_stream(pieces(self._answer[1].source, self._dispatcher.pool, self))
         if inspect.iscoroutine(self._awaitable):
             self._awaitable.close()
 
@@ -302,7 +316,7 @@ class Handling:
                         raise
                     answer = self._answer_of_exception(exc)
             if not send_short(exchange, answer):
-                await send_long(exchange, answer, dispatcher.pool, self._begin_reply)
+                await send_long(exchange, answer, dispatcher.pool, self._begin_reply, self)
         except asyncio.CancelledError:
             exchange.reset(Code.OUTCOME_UNKNOWN, "the handler worker stops")
             if not self._context.cancelled:
@@ -376,6 +390,7 @@ class Handling:
         if stage == _RUNNING:
             if self._task is not None:
                 self._task.cancel()
+                self._dispatcher.loop.call_later(HEED_S, self._find_stuck)
             return False
         if stage == _QUEUED:
             self._dispatcher.withdraw(self)
@@ -387,6 +402,13 @@ class Handling:
             self._end()
             return never_called
         return self._variables is None
+
+    def _find_stuck(self) -> None:
+        """The task was cancelled a while ago. Whatever it still does must not keep others from their work."""
+        if self._stage != _ENDED and not self.abandoned:
+            self.abandoned = True
+            if self._dispatcher.is_stuck(self):
+                self._give_back()
 
     def _end(self) -> None:
         dispatcher, due = self._dispatcher, self._due
@@ -407,6 +429,8 @@ class Handling:
             stats.timing(self._method.timing, now - self._called_at)
         stats.timing(RECEIVE_HANDLE_TIME, now - self._began)
         dispatcher.ended(self)
+        if self.abandoned:
+            dispatcher.is_free(self)
 
 
 def give_up(exchange: Exchange, error: Exception) -> None:

@@ -9,7 +9,7 @@ from restpipe.errors import Code, Delivered, StreamReset
 from restpipe.handler.faults import ends_task
 from restpipe.handler.results import Answer, Stream, answer_of_exception
 from restpipe.handler.streaming import PIECE, Pieces, pieces
-from restpipe.handler.threads import ThreadPool
+from restpipe.handler.threads import Job, ThreadPool
 from restpipe.transport.exchange import Exchange
 
 _log = logging.getLogger(__name__)
@@ -29,7 +29,11 @@ def send_short(exchange: Exchange, answer: Answer) -> bool:
 
 
 async def send_long(
-    exchange: Exchange, answer: Answer, pool: ThreadPool, on_start: Callable[[], None]
+    exchange: Exchange,
+    answer: Answer,
+    pool: ThreadPool,
+    on_start: Callable[[], None],
+    made_by: Job | None = None,
 ) -> None:
     """Send an answer as fast as the other side takes it; `on_start` is called just before the first of it.
 
@@ -38,7 +42,7 @@ async def send_long(
     """
     head, body = answer
     if isinstance(body, Stream):
-        source = pieces(body.source, pool)
+        source = pieces(body.source, pool, made_by)
         try:
             answer_instead = await _send_stream(exchange, head, source, body.length, on_start)
         finally:

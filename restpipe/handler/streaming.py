@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from restpipe.handler.faults import ends_task
 from restpipe.handler.results import is_file
-from restpipe.handler.threads import ThreadPool
+from restpipe.handler.threads import Job, ThreadPool
 from restpipe.transport.exchange import Exchange
 
 PIECE = 65536
@@ -38,12 +38,23 @@ def as_bytes(piece: Any) -> bytes:
     raise TypeError(f"a stream yields str or bytes, not {type(piece).__name__}")
 
 
-def pieces(source: Any, pool: ThreadPool) -> Pieces:
+def pieces(source: Any, pool: ThreadPool, made_by: Job | None = None) -> Pieces:
     """Read a stream no faster than its pieces are asked for.
 
-    A source that is async runs in this loop, any other in the pool's threads.
+    A source that is async runs in this loop, any other in the pool's threads, always in one context: in the
+    thread of the job that made it, as long as no other work needs that one.
     """
-    return _AsyncPieces(source) if isinstance(source, AsyncIterator) else _Pump(source, pool)
+    if isinstance(source, AsyncIterator):
+        return _AsyncPieces(source)
+    pump = _Pump(source, pool)
+    if made_by is not None:
+        pool.pass_on(made_by, pump)
+    return pump
+
+
+def keeps_thread(source: Any) -> bool:
+    """Tell whether a stream may depend on the thread that it was made in: a cursor of a database does."""
+    return not isinstance(source, AsyncIterator) and not is_file(source)
 
 
 class Pieces(Protocol):
@@ -101,6 +112,7 @@ class _Pump:
         "_error",
         "_exhausted",
         "_iterator",
+        "_keeps_thread",
         "_lock",
         "_loop",
         "_pool",
@@ -120,7 +132,8 @@ class _Pump:
         self.running = False
         self.abandoned = False
         self._source = source
-        self._iterator = _iterate_file(source) if is_file(source) else source
+        self._keeps_thread = keeps_thread(source)
+        self._iterator = source if self._keeps_thread else _iterate_file(source)
         self._pool = pool
         self._loop = asyncio.get_running_loop()
         self._variables = contextvars.copy_context()
@@ -144,7 +157,11 @@ class _Pump:
 
     # In a thread.
 
-    def work(self) -> None:
+    @property
+    def name(self) -> str:
+        return getattr(self._source, "__qualname__", type(self._source).__name__)
+
+    def work(self) -> bool:
         """Take one burst: until there is enough, or no more. Once stopped, close the source."""
         with self._lock:
             self._waiting = False
@@ -160,6 +177,7 @@ class _Pump:
             over = self._stopped or self._exhausted
         if over:
             self._variables.run(self._close)
+        return self._keeps_thread and not over
 
     def _take_some(self) -> None:
         left = self._size

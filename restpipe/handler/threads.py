@@ -4,6 +4,9 @@ Handing a call to a thread and its result back must cost little, so not every ca
 awake takes the next call by itself. A thread that takes a call while more are waiting wakes one other
 before it begins, for the call may block. So short calls that come in a bunch are done by one or two
 threads, and blocking ones still spread over all of them.
+
+A job that comes back again and again, as a generator does, finds its own thread: that one stays for it, as
+long as no other work needs it.
 """
 
 from __future__ import annotations
@@ -11,10 +14,13 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import os
 import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
+
+from restpipe.host import forks
 
 ResultT = TypeVar("ResultT")
 _log = logging.getLogger(__name__)
@@ -28,39 +34,64 @@ class Job(Protocol):
     abandoned: bool
     """Nothing waits for it any more, but its work goes on. The pool's to set."""
 
-    def work(self) -> None:
-        """Do it, in a thread. Must not raise."""
+    @property
+    def name(self) -> str:
+        """What the user calls it."""
+
+    def work(self) -> bool:
+        """Do it, in a thread. Must not raise. True if it will be handed over again, for the same thread."""
 
     def done(self) -> None:
         """Its work has ended: called in the loop, once for each `work`. Must not raise."""
+
+
+class _Thread:
+    """One thread of the pool, as the others see it."""
+
+    __slots__ = ("job", "wake")
+
+    def __init__(self) -> None:
+        self.job: Job | None = None
+        """What it is woken for; None if it is to look for work."""
+        self.wake = threading.Lock()
+        """Released to wake it."""
+        self.wake.acquire()
 
 
 class ThreadPool:
     """At most `size` daemon threads, started as they are needed. Its methods belong to the loop's thread."""
 
     def __init__(
-        self, size: int, loop: asyncio.AbstractEventLoop, on_stuck: Callable[[int], None] | None = None
+        self, size: int, loop: asyncio.AbstractEventLoop, on_stuck: Callable[[], None] | None = None
     ) -> None:
         self._size = size
         self._loop = loop
         self._on_stuck = on_stuck
         self._lock = threading.Lock()
         self._jobs: deque[Job] = deque()
-        self._idle: list[threading.Lock] = []
+        self._idle: list[_Thread] = []
+        self._staying: dict[Job, _Thread] = {}
+        """Threads that stay for a job; the one that has for longest comes first."""
         self._started = 0
         self._one_is_waking = False
         self._closed = False
         self._done: deque[Job] = deque()
         self._delivery_scheduled = False
-        self.stuck = 0
-        """Threads that have not come back from an abandoned job."""
+        self.stuck: dict[Job, None] = {}
+        """Abandoned jobs that threads have not come back from."""
 
     def submit(self, job: Job) -> None:
         """Have a job done when its turn comes."""
-        job.running = job.abandoned = False
         with self._lock:
-            self._jobs.append(job)
-            wake = self._choose_thread()
+            job.abandoned = False
+            thread = self._staying.pop(job, None) if self._staying else None
+            if thread is not None:
+                thread.job = job
+                wake: Callable[[], object] | None = thread.wake.release
+            else:
+                self._jobs.append(job)
+                # The thread that is still at it sees that there is more.
+                wake = None if job.running else self._choose_thread()
         if wake is not None:
             wake()
 
@@ -77,8 +108,17 @@ class ThreadPool:
                     return False  # its work has just ended
                 return True
             job.abandoned = True
-        self._count_stuck(1)
+        self.stuck[job] = None
+        if self._on_stuck is not None:
+            self._on_stuck()
         return False
+
+    def pass_on(self, job: Job, to: Job) -> None:
+        """Have the thread that stays for a job stay for another one instead."""
+        with self._lock:
+            thread = self._staying.pop(job, None)
+            if thread is not None:
+                self._staying[to] = thread
 
     async def run(self, function: Callable[[], ResultT]) -> ResultT:
         """Call a function in a thread and a context of its own; give its result or raise what it raised.
@@ -104,14 +144,10 @@ class ThreadPool:
         """Let the threads end: idle ones now, the others when all is done that was asked for."""
         with self._lock:
             self._closed = True
-            idle, self._idle = self._idle, []
-        for sleeper in idle:
-            sleeper.release()
-
-    def _count_stuck(self, change: int) -> None:
-        self.stuck += change
-        if self._on_stuck is not None:
-            self._on_stuck(self.stuck)
+            idle, self._idle = [*self._idle, *self._staying.values()], []
+            self._staying.clear()
+        for thread in idle:
+            thread.wake.release()
 
     def _deliver(self) -> None:
         self._delivery_scheduled = False
@@ -119,7 +155,9 @@ class ThreadPool:
         for _ in range(len(self._done)):
             job = self._done.popleft()
             if job.abandoned:
-                self._count_stuck(-1)
+                self.stuck.pop(job, None)
+                if self._on_stuck is not None:
+                    self._on_stuck()
             job.done()
 
     # In any thread.
@@ -130,11 +168,14 @@ class ThreadPool:
             return None
         if self._idle:
             self._one_is_waking = True
-            return self._idle.pop().release
+            return self._idle.pop().wake.release
         if self._started < self._size:
             self._one_is_waking = True
             self._started += 1
             return self._start_thread
+        if self._staying:
+            self._one_is_waking = True
+            return self._staying.pop(next(iter(self._staying))).wake.release
         return None
 
     def _start_thread(self) -> None:
@@ -145,38 +186,52 @@ class ThreadPool:
             _log.warning("%s; %d handler threads run", error, self._started - 1)
             with self._lock:
                 self._started -= 1
-                self._one_is_waking = False
+                self._one_is_waking = bool(self._staying)
+                thread = self._staying.pop(next(iter(self._staying))) if self._staying else None
+            if thread is not None:
+                thread.wake.release()
 
     # In the pool's threads.
 
     def _work(self) -> None:
-        sleeper = threading.Lock()
-        sleeper.acquire()
+        thread = _Thread()
         woken = True
         while True:
             wake = job = None
             with self._lock:
-                if woken:
-                    self._one_is_waking = woken = False
-                if self._jobs:
-                    job = self._jobs.popleft()
+                if thread.job is not None:
+                    job, thread.job = thread.job, None
                     job.running = True
-                    wake = self._choose_thread() if self._jobs else None
-                elif self._closed:
-                    return
                 else:
-                    self._idle.append(sleeper)
+                    if woken:
+                        self._one_is_waking = False
+                    if self._jobs:
+                        job = self._jobs.popleft()
+                        job.running = True
+                        wake = self._choose_thread() if self._jobs else None
+                    elif self._closed:
+                        return
+                    else:
+                        self._idle.append(thread)
+                woken = False
             if job is None:
-                sleeper.acquire()
+                thread.wake.acquire()
                 woken = True
                 continue
             if wake is not None:
                 wake()
+            again = stays = False
             try:
-                job.work()
+                again = job.work()
             except BaseException:
                 _log.exception("a job of a handler thread failed")
-            job.running = False
+            if forks.is_child:
+                # The user's code has forked, and the child has come back where its parent will go on.
+                os._exit(1)
+            if again:
+                stays = self._stay(job, thread)
+            else:
+                job.running = False
             self._done.append(job)
             if not self._delivery_scheduled:
                 self._delivery_scheduled = True
@@ -184,6 +239,26 @@ class ThreadPool:
                     self._loop.call_soon_threadsafe(self._deliver)
                 except RuntimeError:
                     pass  # the loop is closed: nothing waits
+            if stays:
+                thread.wake.acquire()
+                woken = True
+
+    def _stay(self, job: Job, thread: _Thread) -> bool:
+        """Have a thread stay for a job. False if it is to go on with that, or with other work, at once."""
+        with self._lock:
+            job.running = False
+            if job in self._jobs:
+                # It has been handed over already.
+                self._jobs.remove(job)
+                thread.job = job
+                return False
+            if self._closed or (self._jobs and not self._idle and self._started == self._size):
+                return False
+            self._staying[job] = thread
+            wake = self._choose_thread() if self._jobs else None
+        if wake is not None:
+            wake()
+        return True
 
 
 class _Call:
@@ -199,11 +274,16 @@ class _Call:
         self.running = False
         self.abandoned = False
 
-    def work(self) -> None:
+    @property
+    def name(self) -> str:
+        return getattr(self.function, "__qualname__", "a function")
+
+    def work(self) -> bool:
         try:
             self.result = contextvars.copy_context().run(self.function)
         except BaseException as error:
             self.error = error
+        return False
 
     def done(self) -> None:
         if self.future.done():

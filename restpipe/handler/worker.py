@@ -16,8 +16,9 @@ from restpipe.handler.hooks import StateHooks, call_hook
 from restpipe.handler.registry import Registry
 from restpipe.handler.renewal import FINISH_S, Renewal, begin_anew, is_successor, take_over
 from restpipe.handler.state_events import ClientStateHooks, ServerStateHooks
-from restpipe.host import loop
+from restpipe.host import forks, loop
 from restpipe.host.config import Config, Role
+from restpipe.host.ending import GRACE_S, Ending
 from restpipe.host.loader import create
 from restpipe.host.notify import Notifier
 from restpipe.host.stats import Stats
@@ -26,6 +27,8 @@ from restpipe.transport.daemon_link import DaemonLink
 
 STATUS_INTERVAL_S = 5.0
 STOP_HOOK_S = 10.0
+LEAVE_S = 1.0
+"""For tasks that are cancelled, but maybe wait for the user's code, which need not heed that."""
 UNLINKED_S = 5.0
 """A worker without a daemon says READY all the same after a while: a boot must not wait for it."""
 
@@ -46,13 +49,33 @@ def main(config: Config, *, in_place: bool = False) -> int:
 
     Raises `ConfigError` if the user's class cannot be loaded, before anything has been started.
     """
-    handler = load_handler(config)
-    listeners = [handler, *load_listener(config)]
-    worker = Worker(config, handler, listeners, in_place=in_place)
-    loop.run(worker.run())
-    if worker.anew:
-        begin_anew()
+    ending = Ending()
+    with ending.after():
+        worker = Worker(config, *_load(config), in_place=in_place)
+        loop.run(_run(worker, ending), on_stop=lambda: ending.within(worker.patience_s), collect_seldom=False)
     return 0
+
+
+async def _run(worker: Worker, ending: Ending) -> None:
+    """Once the worker has ended, neither tasks nor threads of its handler hold up the end of the process."""
+    ending.loop = asyncio.get_running_loop()
+    try:
+        await worker.run()
+    finally:
+        if worker.anew:
+            ending.instead = begin_anew
+        ending.within(GRACE_S)
+
+
+def check(config: Config) -> None:
+    """Load the user's code and nothing else. Raises `ConfigError` if that cannot be done."""
+    with Ending().after():
+        _load(config)
+
+
+def _load(config: Config) -> tuple[EventHandler, list[object]]:
+    handler = load_handler(config)
+    return handler, [handler, *load_listener(config)]
 
 
 def load_handler(config: Config) -> EventHandler:
@@ -105,6 +128,17 @@ class Worker:
         self._registry = Registry.of(handler)
         self._notifier = notifier or Notifier()
         self._renewal = Renewal(config.handlers.load_timeout_s, in_place=in_place)
+        self._serving = False
+        self._stopping = False
+
+    @property
+    def patience_s(self) -> float:
+        """Seconds in which it has ended if it is asked to now."""
+        if not self._serving:
+            return 2 * LEAVE_S + GRACE_S
+        finishes = self._renewal.succeeded and not self._stopping
+        drain_s = FINISH_S if finishes else self._config.pipe.drain_timeout_s
+        return drain_s + STOP_HOOK_S + 2 * LEAVE_S + GRACE_S
 
     @property
     def anew(self) -> bool:
@@ -136,7 +170,8 @@ class Worker:
             try:
                 await self._start_hook(dispatcher)
                 async with _running(hooks.run(), self._tell_status(link, dispatcher)):
-                    await self._serve(link)
+                    with forks.own_connection(link.fileno):
+                        await self._serve(link)
                 await self._stop_hook(dispatcher)
             finally:
                 self._renewal.close()
@@ -146,6 +181,7 @@ class Worker:
         """Answer events until cancelled, and then what is in flight."""
         name = type(self._handler).__name__
         _log.info("%s answers events with %d methods", name, len(self._registry))
+        self._serving = True
         async with _running(link.run()) as (running,):
             try:
                 await asyncio.wait([running])
@@ -153,6 +189,7 @@ class Worker:
             except asyncio.CancelledError:
                 _log.info("stopping")
             finally:
+                self._stopping = True
                 self._renewal.close()
                 if not self._renewal.succeeded:
                     self._notifier.stopping()
@@ -170,10 +207,19 @@ class Worker:
             raise StartHookError(f"start_hook failed: {type(exc).__name__}: {exc}") from exc
 
     async def _stop_hook(self, dispatcher: Dispatcher) -> None:
+        # A task, which can be left behind: the hook need not heed that it is cancelled.
+        task = asyncio.create_task(self._call_stop_hook(dispatcher))
+        done, _ = await asyncio.wait([task], timeout=STOP_HOOK_S)
+        if not done:
+            task.cancel()
+            _log.error("stop_hook did not end within %g s", STOP_HOOK_S)
+
+    async def _call_stop_hook(self, dispatcher: Dispatcher) -> None:
         try:
-            async with asyncio.timeout(STOP_HOOK_S):
-                await call_hook(self._handler.stop_hook, (), dispatcher.pool.run)
-        except (Exception, SystemExit, KeyboardInterrupt):
+            await call_hook(self._handler.stop_hook, (), dispatcher.pool.run)
+        except BaseException as exc:
+            if ends_task(exc):
+                raise
             _log.exception("stop_hook failed")
 
     # What the service manager is told.
@@ -191,6 +237,7 @@ class Worker:
             if status != said:
                 self._notifier.status(status)
             said = status
+            loop.keep_signals()
             await asyncio.sleep(STATUS_INTERVAL_S)
 
     def _say_ready(self) -> None:
@@ -217,4 +264,4 @@ async def _running(*work: Coroutine[Any, Any, None]) -> AsyncIterator[list[async
     finally:
         for task in tasks:
             task.cancel()
-        await asyncio.wait(tasks)
+        await asyncio.wait(tasks, timeout=LEAVE_S)

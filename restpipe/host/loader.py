@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import itertools
 import os
 import sys
 import sysconfig
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
 from restpipe.errors import ConfigError
 
 _HERE = __file__
-_LIBRARIES = tuple(f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "platlib", "purelib"))
+_LIBRARIES = (
+    *(f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "platlib", "purelib")),
+    f"{Path(__file__).parents[1]}{os.sep}",
+)
 
 
 def load_class(name: str, folder: Path | None = None) -> type:
@@ -92,10 +94,25 @@ def _place(exc: BaseException) -> str:
     """`file:line` where the user's code failed; empty if none of it was reached."""
     if isinstance(exc, SyntaxError) and exc.filename and not exc.filename.startswith("<"):
         return f"{exc.filename}:{exc.lineno}"
-    frames = [f for f in traceback.extract_tb(exc.__traceback__) if not _is_machinery(f.filename)]
-    # A library that the user's code called is rarely at fault: the line of the call says more.
-    frame = next(itertools.chain(filter(_is_users, reversed(frames)), reversed(frames)), None)
+    return users_line(traceback.extract_tb(exc.__traceback__))
+
+
+def users_line(stack: Sequence[traceback.FrameSummary]) -> str:
+    """Return `file:line` of the innermost frame of the user's code, else of the innermost one, or nothing."""
+    frame = users_frame(stack) or next(_not_machinery(stack), None)
     return f"{frame.filename}:{frame.lineno}" if frame else ""
+
+
+def users_frame(stack: Sequence[traceback.FrameSummary]) -> traceback.FrameSummary | None:
+    """Return the innermost frame of the user's code.
+
+    A library that this code called is rarely at fault: the line of the call says more.
+    """
+    return next(filter(_is_users, _not_machinery(stack)), None)
+
+
+def _not_machinery(stack: Sequence[traceback.FrameSummary]) -> Iterator[traceback.FrameSummary]:
+    return (frame for frame in reversed(stack) if not _is_machinery(frame.filename))
 
 
 def _is_machinery(filename: str) -> bool:

@@ -20,6 +20,7 @@ import pytest
 import restpipe
 from restpipe import Context, EventHandler, streamed
 from restpipe.errors import Code, Delivered
+from restpipe.handler import dispatch, handling
 from restpipe.handler.dispatch import OVERLOAD_FACTOR, REPLIES_FACTOR
 from restpipe.protocol.messages import MAX_REPLIES
 from tests.support.events import Ends
@@ -303,6 +304,91 @@ def test_threads_that_work_for_nobody_are_no_peers_alone(run: Run, eventually: E
         await eventually(lambda: again.closed)
         assert again.result().code == 0
         await ends.dispatcher.close()
+
+    run(main())
+
+
+# Methods that go on.
+
+
+class Stubborn(EventHandler):
+    """Heeds no cancellation until it is let go."""
+
+    def __init__(self) -> None:
+        self.gate = asyncio.Event()
+        self.calls = 0
+
+    async def get_stubborn(self, ctx: Context, post_data: PostData) -> None:
+        self.calls += 1
+        while not self.gate.is_set():
+            try:
+                await self.gate.wait()
+            except asyncio.CancelledError:
+                continue
+
+    async def get_short(self, ctx: Context, post_data: PostData) -> int:
+        return 1
+
+
+def test_async_methods_that_ignore_their_cancellation_hold_no_places(
+    run: Run, eventually: Eventually, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    if not restpipe.COMPILED:
+        monkeypatch.setattr(handling, "HEED_S", 0.001)
+
+    async def main() -> None:
+        handler = Stubborn()
+        ends = Ends(handler, concurrency=2)
+        for count in (1, 2):
+            exchange = ends.send("/stubborn")
+            await eventually(lambda count=count: handler.calls == count)  # type: ignore[misc]
+            exchange.hang_up()
+        await eventually(lambda: "get_stubborn (2 times)" in caplog.text)
+        short = ends.send("/short")
+        await eventually(lambda: short.closed)
+        assert short.result().json() == 1
+        assert ends.capacities == []
+        # As many as run at once, and no more: these keep their places.
+        for count in (3, 4):
+            exchange = ends.send("/stubborn")
+            await eventually(lambda count=count: handler.calls == count)  # type: ignore[misc]
+            exchange.hang_up()
+            await eventually(lambda count=count: len(ends.capacities) == count - 2)  # type: ignore[misc]
+        assert ends.capacities == [1, 0]
+        handler.gate.set()
+        await eventually(lambda: ends.capacities == [1, 0, 1, 2])
+        assert ends.dispatcher.in_flight == 0
+        await ends.dispatcher.close()
+
+    run(main())
+    assert "left behind" not in caplog.text
+
+
+def test_what_is_left_behind_is_named(
+    run: Run, eventually: Eventually, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(dispatch, "CLOSE_S", 0.001)
+
+    class Handler(Plain, Stubborn):
+        def __init__(self) -> None:
+            Stubborn.__init__(self)
+            self.free, self.waiting = threading.Event(), threading.Event()
+
+        def get_block(self, ctx: Context, post_data: PostData) -> None:
+            self.waiting.set()
+            self.free.wait(10)
+
+    async def main() -> None:
+        handler = Handler()
+        ends = Ends(handler)
+        for target in ("/stubborn", "/stubborn", "/block"):
+            ends.send(target)
+        await eventually(lambda: handler.calls == 2 and handler.waiting.is_set())
+        await ends.dispatcher.close()
+        assert caplog.messages[-1] == "still running, and left behind: get_stubborn (2 times), get_block"
+        handler.gate.set()
+        handler.free.set()
+        await ends.dispatcher.wait_idle()
 
     run(main())
 

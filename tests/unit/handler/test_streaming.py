@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import itertools
 import threading
@@ -12,8 +13,10 @@ from typing import Any
 
 import pytest
 
+from restpipe import EventHandler, Reply
 from restpipe.handler.streaming import BURST, PIECE, AsyncBodyReader, BodyReader, pieces
 from restpipe.handler.threads import ThreadPool
+from tests.support.events import Ends
 
 Run = Callable[[Awaitable[object]], object]
 Eventually = Callable[[Callable[[], object]], Awaitable[None]]
@@ -170,10 +173,10 @@ def test_closing_while_a_generator_runs_leaves_it_to_itself(run: Run, eventually
         await anext(stream)
         await eventually(waiting.is_set)
         await stream.aclose()
-        await eventually(lambda: pool.stuck == 1)
+        await eventually(lambda: len(pool.stuck) == 1)
         assert not closed.is_set()
         gate.set()
-        await eventually(lambda: closed.is_set() and pool.stuck == 0)
+        await eventually(lambda: closed.is_set() and len(pool.stuck) == 0)
 
     with_pool(run, work)
 
@@ -272,3 +275,73 @@ def test_a_source_is_closed_once(run: Run, eventually: Eventually) -> None:
             assert file.closed == 1
 
     with_pool(run, work)
+
+
+class Cursor:
+    """As of a database: of use in one thread alone."""
+
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
+        self.closed = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        for _ in range(40):
+            self._check()
+            yield b"x" * PIECE
+
+    def close(self) -> None:
+        self._check()
+        self.closed = True
+
+    def _check(self) -> None:
+        assert threading.get_ident() == self.thread
+
+
+class Database(EventHandler):
+    def __init__(self) -> None:
+        self.cursors: list[Cursor] = []
+
+    def cursor(self) -> Cursor:
+        self.cursors.append(Cursor())
+        return self.cursors[-1]
+
+    def get_generator(self, ctx: Any, post_data: Any) -> Iterator[bytes]:
+        with contextlib.closing(self.cursor()) as cursor:
+            yield from cursor
+
+    def get_made(self, ctx: Any, post_data: Any) -> Iterator[bytes]:
+        cursor = self.cursor()
+
+        def rows() -> Iterator[bytes]:
+            with contextlib.closing(cursor):
+                yield from cursor
+
+        return rows()
+
+    def get_reply(self, ctx: Any, post_data: Any) -> Reply:
+        return Reply(self.get_made(ctx, post_data), content_type="text/plain")
+
+    def get_short(self, ctx: Any, post_data: Any) -> int:
+        return 1
+
+
+@pytest.mark.parametrize("target", ["/generator", "/made", "/reply"])
+@pytest.mark.parametrize("hangs_up", [False, True])
+def test_a_generator_has_one_thread_beside_others(
+    run: Run, eventually: Eventually, target: str, hangs_up: bool
+) -> None:
+    async def main() -> None:
+        handler = Database()
+        ends = Ends(handler, threads=4)
+        stream = ends.send(target, paused=hangs_up)
+        while not stream.closed:
+            short = ends.send("/short")
+            await eventually(lambda short=short: short.closed)  # type: ignore[misc]
+            if hangs_up and ends.dispatcher.replies.taken:
+                stream.hang_up()
+        await eventually(lambda: handler.cursors[0].closed)
+        if not hangs_up:
+            assert len(stream.result().data) == 40 * PIECE
+        await ends.dispatcher.close()
+
+    run(main())

@@ -22,6 +22,7 @@ Eventually = Callable[[Callable[[], object]], Awaitable[None]]
 class Noting:
     """A job that says in which threads it was done."""
 
+    name = "noting"
     running = abandoned = False
 
     def __init__(self, function: Callable[[], object] = lambda: None) -> None:
@@ -29,9 +30,9 @@ class Noting:
         self.worked: list[int] = []
         self.told: list[int] = []
 
-    def work(self) -> None:
+    def work(self) -> bool:
         self.worked.append(threading.get_ident())
-        self.function()
+        return self.function() is True
 
     def done(self) -> None:
         self.told.append(threading.get_ident())
@@ -89,7 +90,7 @@ def test_a_job_that_breaks_its_promise_costs_no_thread(
 def test_what_is_abandoned(run: Run, eventually: Eventually) -> None:
     async def main() -> None:
         counted: list[int] = []
-        pool = ThreadPool(1, asyncio.get_running_loop(), counted.append)
+        pool = ThreadPool(1, asyncio.get_running_loop(), lambda: counted.append(len(pool.stuck)))
         gate, began = threading.Event(), threading.Event()
         first, second = Noting(lambda: block(began, gate)), Noting()
         pool.submit(first)
@@ -97,7 +98,7 @@ def test_what_is_abandoned(run: Run, eventually: Eventually) -> None:
         await eventually(began.is_set)
         assert pool.abandon(second)
         assert not pool.abandon(first)
-        assert (pool.stuck, first.told) == (1, [])
+        assert (len(pool.stuck), first.told) == (1, [])
         gate.set()
         await eventually(lambda: first.told)
         assert counted == [1, 0]
@@ -222,7 +223,7 @@ def test_a_call_that_has_not_begun_never_will_once_cancelled(run: Run, eventuall
         await first
         await pool.run(lambda: None)
         assert not ran
-        assert pool.stuck == 0
+        assert len(pool.stuck) == 0
         pool.close()
 
     run(main())
@@ -231,17 +232,17 @@ def test_a_call_that_has_not_begun_never_will_once_cancelled(run: Run, eventuall
 def test_a_call_that_goes_on_after_its_cancellation_is_counted(run: Run, eventually: Eventually) -> None:
     async def main() -> None:
         counted: list[int] = []
-        pool = ThreadPool(2, asyncio.get_running_loop(), counted.append)
+        pool = ThreadPool(2, asyncio.get_running_loop(), lambda: counted.append(len(pool.stuck)))
         gate, began = threading.Event(), threading.Event()
         call = asyncio.ensure_future(pool.run(lambda: block(began, gate)))
         await eventually(began.is_set)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
-        assert pool.stuck == 1
+        assert len(pool.stuck) == 1
         assert await pool.run(lambda: "others go on") == "others go on"
         gate.set()
-        await eventually(lambda: pool.stuck == 0)
+        await eventually(lambda: len(pool.stuck) == 0)
         assert counted == [1, 0]
         pool.close()
 
@@ -275,6 +276,112 @@ def test_a_host_without_threads_to_spare_is_survived(
 
         monkeypatch.setattr(threading.Thread, "start", refuse)
         assert await asyncio.gather(*(pool.run(lambda: 1) for _ in range(10))) == [1] * 10
+        pool.close()
+
+    run(main())
+
+
+# Threads that stay.
+
+
+async def work_again(pool: ThreadPool, job: Noting, eventually: Eventually) -> None:
+    times = len(job.told) + 1
+    pool.submit(job)
+    await eventually(lambda: len(job.told) == times)
+
+
+def test_a_job_that_comes_back_finds_its_thread(run: Run, eventually: Eventually) -> None:
+    async def main() -> None:
+        pool = ThreadPool(8, asyncio.get_running_loop())
+        jobs = [Noting(lambda: True) for _ in range(3)]
+        for _ in range(20):
+            for job in jobs:
+                await work_again(pool, job, eventually)
+                await pool.run(lambda: None)
+        assert [len(set(job.worked)) for job in jobs] == [1, 1, 1]
+        assert len({job.worked[0] for job in jobs}) == 3
+        pool.close()
+
+    run(main())
+
+
+def test_a_thread_does_not_stay_where_others_need_it(run: Run, eventually: Eventually) -> None:
+    async def main() -> None:
+        pool = ThreadPool(2, asyncio.get_running_loop())
+        first, second = Noting(lambda: True), Noting(lambda: True)
+        for job in (first, second):
+            await work_again(pool, job, eventually)
+        # The one that has stayed for longest goes.
+        assert await pool.run(threading.get_ident) == first.worked[0]
+        gates = [threading.Event() for _ in range(2)]
+        blocked = [asyncio.ensure_future(pool.run(lambda gate=gate: gate.wait(10))) for gate in gates]
+        await asyncio.sleep(0)
+        pool.submit(first)
+        gates[0].set()
+        await eventually(lambda: len(first.told) == 2)
+        gates[1].set()
+        await asyncio.gather(*blocked)
+        pool.close()
+
+    run(main())
+
+
+def test_a_job_that_comes_back_waits_for_its_turn(run: Run, eventually: Eventually) -> None:
+    async def main() -> None:
+        pool = ThreadPool(1, asyncio.get_running_loop())
+        gate, began = threading.Event(), threading.Event()
+        again = Noting(lambda: block(began, gate) or True)
+        other = Noting()
+        pool.submit(again)
+        await eventually(began.is_set)
+        pool.submit(other)
+        gate.set()
+        await eventually(lambda: other.told)
+        await work_again(pool, again, eventually)
+        pool.close()
+
+    run(main())
+
+
+def test_a_thread_stays_for_what_is_made_by_a_job(run: Run, eventually: Eventually) -> None:
+    async def main() -> None:
+        pool = ThreadPool(4, asyncio.get_running_loop())
+        maker, made = Noting(lambda: True), Noting()
+        await work_again(pool, maker, eventually)
+        pool.pass_on(maker, made)
+        assert await pool.run(threading.get_ident) != maker.worked[0]
+        await work_again(pool, made, eventually)
+        assert made.worked == maker.worked
+        pool.pass_on(maker, made)
+        pool.close()
+
+    run(main())
+
+
+def test_closing_lets_threads_go_that_stay(run: Run, eventually: Eventually) -> None:
+    async def main() -> None:
+        before = threading.active_count()
+        pool = ThreadPool(4, asyncio.get_running_loop())
+        await work_again(pool, Noting(lambda: True), eventually)
+        pool.close()
+        await eventually(lambda: threading.active_count() == before)
+
+    run(main())
+
+
+def test_a_host_without_threads_to_spare_takes_those_that_stay(
+    run: Run, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        pool = ThreadPool(4, asyncio.get_running_loop())
+        job = Noting(lambda: True)
+        await work_again(pool, job, eventually)
+
+        def refuse(_: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        assert await pool.run(threading.get_ident) == job.worked[0]
         pool.close()
 
     run(main())

@@ -286,8 +286,8 @@ def test_a_stuck_thread_lowers_the_capacity(
     run(main())
     said = [(r.levelname, r.getMessage()) for r in caplog.records if r.name == "restpipe.handler.dispatch"]
     assert said == [
-        ("WARNING", "1 threads are held by events that were given up"),
-        ("INFO", "no thread is held any more by an event that was given up"),
+        ("WARNING", "1 threads are held by events that were given up: get_block"),
+        ("INFO", "nothing goes on any more for an event that was given up"),
     ]
 
 
