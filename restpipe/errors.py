@@ -78,6 +78,14 @@ class ConfigError(RestPipeError):
     """Configuration that cannot be used: says the file, the key and what is allowed, in one line."""
 
 
+def message_of(error: BaseException) -> str:
+    """Return what an exception says, whatever its `__str__` does."""
+    try:
+        return str(error)
+    except BaseException:
+        return f"({type(error).__name__}, which cannot say what it means)"
+
+
 def exit_status(error: BaseException) -> int:
     """Return the status of a process that ends by `error`: EX_CONFIG where starting again is in vain."""
     return os.EX_CONFIG if isinstance(error, ConfigError) else 1

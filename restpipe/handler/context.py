@@ -85,8 +85,9 @@ class EventLogger(logging.LoggerAdapter[logging.Logger]):
     """Names the event and its sender in each line."""
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
-        extra = self.extra or {}
-        return f"[{extra['peer']} {extra['event_id']}] {msg}", kwargs
+        of_event = self.extra or {}
+        kwargs["extra"] = {"peer": of_event["peer"], **(kwargs.get("extra") or {})}
+        return f"[{of_event['peer']} {of_event['event_id']}] {msg}", kwargs
 
 
 class Context:

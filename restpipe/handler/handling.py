@@ -11,7 +11,7 @@ import types
 from collections.abc import Awaitable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from restpipe.errors import Code, Delivered, Reset, StreamReset
+from restpipe.errors import Code, Delivered, Reset, StreamReset, message_of
 from restpipe.handler import results
 from restpipe.handler.api import EventError
 from restpipe.handler.context import Context, EventDeadline
@@ -327,11 +327,14 @@ class Handling:
             self._end()
 
     def _answer_of_exception(self, exc: BaseException) -> Answer:
-        context, name = self._context, self._method.name
+        context, name, kind = self._context, self._method.name, type(exc).__name__
+        said = {"peer": context.peer, "about": f"{name} {kind}"}
+        event = f"[{context.peer} {context.event_id}]"
         if isinstance(exc, EventError):
-            context.logger.info("%s answers with code %d: %s", name, exc.code, exc)
+            message = message_of(exc)
+            _log.info("%s %s answers with code %s: %s", event, name, exc.code, message, extra=said)
         elif not context.cancelled:
-            context.logger.error("%s raised %s", name, type(exc).__name__, exc_info=exc)
+            _log.error("%s %s raised %s", event, name, kind, exc_info=exc, extra=said)
         return results.answer_of_exception(exc)
 
     # The end of it.
@@ -440,7 +443,8 @@ def give_up(exchange: Exchange, error: Exception) -> None:
         exchange.reset(reset.code, reset.detail, reset.delivered)
         return
     event = exchange.event
-    _log.error("answering %s %.200s failed", event.verb, event.target, exc_info=error)
+    said = {"peer": peer_of(exchange)}
+    _log.error("answering %s %.200s failed", event.verb, event.target, exc_info=error, extra=said)
     exchange.reset(Code.REPLY_BROKEN, "the handler worker failed")
 
 

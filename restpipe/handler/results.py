@@ -10,6 +10,7 @@ import traceback
 from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
+from restpipe.errors import message_of
 from restpipe.handler.api import UNHANDLED_EVENT_CODE, UNHANDLED_EXCEPTION_CODE, EventError, Reply
 from restpipe.http import BODILESS, RESERVED, is_field_value, is_token
 from restpipe.protocol import schema_pb2
@@ -62,8 +63,8 @@ def answer_of_exception(exc: BaseException) -> Answer:
         code, status = exc.code, exc.status
     document = {
         "exception": {
-            "message": _message(exc),
-            "traceback": "".join(traceback.format_exception(exc)),
+            "message": message_of(exc),
+            "traceback": _traceback_of(exc),
             "class": type(exc).__name__,
         }
     }
@@ -183,8 +184,8 @@ def _check_content_type(content_type: Any) -> None:
         raise ValueError(f"{content_type!r} cannot be the value of the header Content-Type")
 
 
-def _message(exc: BaseException) -> str:
+def _traceback_of(exc: BaseException) -> str:
     try:
-        return str(exc)
-    except Exception:
-        return f"({type(exc).__name__}, which cannot say what it means)"
+        return "".join(traceback.format_exception(exc))
+    except BaseException:
+        return f"(a traceback of {type(exc).__name__} cannot be made)"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from restpipe.errors import Code, Delivered, StreamReset
+from restpipe.errors import Code, Delivered, StreamReset, message_of
 from restpipe.handler.faults import ends_task
+from restpipe.handler.incoming import peer_of
 from restpipe.handler.results import Answer, Stream, answer_of_exception
 from restpipe.handler.streaming import PIECE, Pieces, pieces
 from restpipe.handler.threads import Job, ThreadPool
@@ -71,7 +72,7 @@ async def _send_stream(
     except BaseException as exc:
         if ends_task(exc):
             raise
-        _log.exception("%s: its stream failed before the first byte", _which(exchange))
+        _log.exception("%s: its stream failed before the first byte", _which(exchange), extra=_said(exchange))
         return answer_of_exception(exc)
     # A file may grow while it is sent, but its length is told already.
     first = first[:length]
@@ -84,14 +85,18 @@ async def _send_stream(
     except BaseException as exc:
         if ends_task(exc):
             raise
-        _log.exception("%s: its stream broke off", _which(exchange))
-        exchange.reset(Code.REPLY_BROKEN, f"{type(exc).__name__}: {exc}", Delivered.YES)
+        _log.exception("%s: its stream broke off", _which(exchange), extra=_said(exchange))
+        exchange.reset(Code.REPLY_BROKEN, f"{type(exc).__name__}: {message_of(exc)}", Delivered.YES)
     return None
 
 
 def _which(exchange: Exchange) -> str:
     event = exchange.event
     return f"event {event.id.hex()}, {event.verb} {event.target:.200}"
+
+
+def _said(exchange: Exchange) -> dict[str, str]:
+    return {"peer": peer_of(exchange)}
 
 
 async def _send_rest(exchange: Exchange, first: bytes, source: Pieces, length: int | None) -> None:

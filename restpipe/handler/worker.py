@@ -8,7 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
-from restpipe.errors import ConfigError, RestPipeError
+from restpipe.errors import ConfigError, RestPipeError, message_of
 from restpipe.handler.api import EventHandler
 from restpipe.handler.dispatch import Dispatcher
 from restpipe.handler.faults import ends_task
@@ -16,7 +16,7 @@ from restpipe.handler.hooks import StateHooks, call_hook
 from restpipe.handler.registry import Registry
 from restpipe.handler.renewal import FINISH_S, Renewal, begin_anew, is_successor, take_over
 from restpipe.handler.state_events import ClientStateHooks, ServerStateHooks
-from restpipe.host import forks, loop
+from restpipe.host import forks, logs, loop
 from restpipe.host.config import Config, Role
 from restpipe.host.ending import GRACE_S, Ending
 from restpipe.host.loader import create
@@ -74,6 +74,7 @@ def check(config: Config) -> None:
 
 
 def _load(config: Config) -> tuple[EventHandler, list[object]]:
+    logs.protect()
     handler = load_handler(config)
     return handler, [handler, *load_listener(config)]
 
@@ -204,7 +205,7 @@ class Worker:
             if ends_task(exc):
                 raise
             _log.exception("start_hook failed")
-            raise StartHookError(f"start_hook failed: {type(exc).__name__}: {exc}") from exc
+            raise StartHookError(f"start_hook failed: {type(exc).__name__}: {message_of(exc)}") from exc
 
     async def _stop_hook(self, dispatcher: Dispatcher) -> None:
         # A task, which can be left behind: the hook need not heed that it is cancelled.

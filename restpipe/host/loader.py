@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
-from restpipe.errors import ConfigError
+from restpipe.errors import ConfigError, message_of
 
 _HERE = __file__
 _LIBRARIES = (
@@ -124,7 +124,7 @@ def _is_users(frame: traceback.FrameSummary) -> bool:
 
 
 def _one_line(exc: BaseException) -> str:
-    detail = exc.msg if isinstance(exc, SyntaxError) else str(exc)
+    detail = exc.msg if isinstance(exc, SyntaxError) else message_of(exc)
     return f"{type(exc).__name__}: {' '.join(detail.split())}" if detail else type(exc).__name__
 
 

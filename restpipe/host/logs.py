@@ -1,7 +1,12 @@
-"""Logs: one line a record on stderr. What becomes of them is the host's business."""
+"""Logs: one line a record on stderr. What becomes of them is the host's business.
+
+RestPipe's own loggers, `restpipe` and below, have their own handler, and keep it: code of others may
+configure `logging` as it likes, close stderr or put another in its place.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import os
@@ -32,7 +37,14 @@ LONGEST_WINDOW_S = 3600.0
 WIDENED = 4
 """A flood that goes on is summed up ever more rarely."""
 MAX_WINDOWS = 10_000
-_GUARDED = ("restpipe.daemon", "restpipe.transport", "restpipe.handler.handling")
+ROOT = "restpipe"
+"""Name of the logger that all of RestPipe's are below."""
+_GUARDED = ("restpipe.daemon", "restpipe.transport", "restpipe.handler")
+USERS = "restpipe.handler.event"
+"""Name of the logger that methods write to."""
+
+
+_stderr: TextIO | None = None
 
 
 def configure(config: Log, *, process: str) -> None:
@@ -40,21 +52,71 @@ def configure(config: Log, *, process: str) -> None:
 
     May be called again: it takes the place of what was configured before.
     """
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(formatter_for(sys.stderr, process, os.environ))
-    if _is_journal(sys.stderr, os.environ):
-        handler = JournalHandler(handler.stream, process)
-    handler.addFilter(FloodGuard(time.monotonic))
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
+    own = logging.getLogger(ROOT)
+    own.handlers[:] = [_handler(_own_stderr(), process)]
+    # What others do with the root's handlers concerns their own records alone.
+    own.propagate = False
+    logging.getLogger().handlers[:] = [_handler(sys.stderr, process)]
     set_level(config)
+    protect()
     # asyncio's own debug lines are about the loop's mechanics, not ours.
     logging.getLogger("asyncio").setLevel(logging.INFO)
 
 
 def set_level(config: Log) -> None:
     """Once configured, to be told more or less."""
-    logging.getLogger().setLevel(logging.DEBUG if config.debug else logging.INFO)
+    for name in (ROOT, ""):
+        logging.getLogger(name).setLevel(logging.DEBUG if config.debug else logging.INFO)
+
+
+def protect() -> None:
+    """Have no code of others silence RestPipe's loggers, as far as they have been made."""
+    for name, logger in list(logging.Logger.manager.loggerDict.items()):
+        if type(logger) is logging.Logger and (name == ROOT or name.startswith(f"{ROOT}.")):
+            logger.__class__ = OwnLogger
+
+
+class OwnLogger(logging.Logger):
+    """Written to whatever `logging.disable` or a configuration says of loggers that it does not know."""
+
+    @property
+    def disabled(self) -> bool:
+        return False
+
+    @disabled.setter
+    def disabled(self, _: bool) -> None:
+        pass
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - logging's name
+        # As in the base class, which empties it when a level changes.
+        cache: dict[int, bool] = self._cache  # type: ignore[attr-defined]
+        enabled = cache.get(level)
+        if enabled is None:
+            enabled = cache[level] = level >= self.getEffectiveLevel()
+        return enabled
+
+
+def _handler(stream: TextIO, process: str) -> logging.Handler:
+    handler: logging.StreamHandler[TextIO]
+    if _is_journal(stream, os.environ):
+        handler = JournalHandler(stream, process)
+    else:
+        handler = logging.StreamHandler(stream)
+        handler.setFormatter(formatter_for(stream, process, os.environ))
+    handler.addFilter(FloodGuard(time.monotonic))
+    return handler
+
+
+def _own_stderr() -> TextIO:
+    """Another descriptor of the same file, so that nobody can close it."""
+    global _stderr
+    with contextlib.suppress(OSError, ValueError):
+        descriptor = os.dup(sys.stderr.fileno())
+        if _stderr is not None:
+            _stderr.close()
+        _stderr = os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace")
+        return _stderr
+    return sys.stderr
 
 
 def formatter_for(stream: TextIO, process: str, environ: Mapping[str, str]) -> logging.Formatter:
@@ -83,7 +145,7 @@ class JournalHandler(logging.StreamHandler[TextIO]):
         self._text = MessageFormatter("%(message)s")
         self._identifier = f"restpipe-{process}"
         self._address = address
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._socket = _datagrams()
 
     def emit(self, record: logging.LogRecord) -> None:
         fields = {
@@ -94,6 +156,9 @@ class JournalHandler(logging.StreamHandler[TextIO]):
             "PEER": getattr(record, "peer", "").replace("\n", " "),
         }
         try:
+            if self._socket.fileno() < 0:
+                # Whoever configures `logging` closes all handlers that there are.
+                self._socket = _datagrams()
             self._socket.sendto(journal_entry(fields), self._address)
         except OSError:
             super().emit(record)
@@ -101,6 +166,10 @@ class JournalHandler(logging.StreamHandler[TextIO]):
     def close(self) -> None:
         self._socket.close()
         super().close()
+
+
+def _datagrams() -> socket.socket:
+    return socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
 
 
 def journal_entry(fields: Mapping[str, str]) -> bytes:
@@ -118,6 +187,8 @@ def _field(name: str, value: bytes) -> bytes:
 class FloodGuard(logging.Filter):
     """Lets a few records through that say the same of the same peer, then only counts them.
 
+    What a record says is its message before arguments are put in, or its attribute `about`.
+
     For as long as it goes on there is one line a window that says how many they were; the first such window
     lasts a minute, later ones up to an hour. Once one has passed in silence, all begins anew.
     """
@@ -129,9 +200,10 @@ class FloodGuard(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         # What the user's code logs is the user's business, and whoever debugs wants all.
-        if not record.name.startswith(_GUARDED) or record.levelno <= logging.DEBUG:
+        if not record.name.startswith(_GUARDED) or record.name == USERS or record.levelno <= logging.DEBUG:
             return True
-        key = (record.name, str(record.msg), getattr(record, "peer", ""))
+        about = getattr(record, "about", "") or str(record.msg)
+        key = (record.name, about, getattr(record, "peer", ""))
         now = self._clock()
         window = self._windows.get(key)
         if window is None or now >= window.end:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import logging
+import logging.config
 import os
 import re
 import socket
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,10 +21,16 @@ from restpipe.host.options import Log
 
 @pytest.fixture(autouse=True)
 def _root_restored() -> Iterator[None]:
-    root, library = logging.getLogger(), logging.getLogger("asyncio")
-    before = list(root.handlers), root.level, library.level
+    loggers = [logging.getLogger(name) for name in ("", logs.ROOT, "asyncio")]
+    before = [(list(logger.handlers), logger.level, logger.propagate) for logger in loggers]
     yield
-    root.handlers[:], root.level, library.level = before
+    logging.disable(logging.NOTSET)
+    for logger in logging.Logger.manager.loggerDict.values():
+        if isinstance(logger, logs.OwnLogger):
+            logger.__class__ = logging.Logger
+    for logger, (handlers, level, propagate) in zip(loggers, before, strict=True):
+        logger.handlers[:], logger.propagate = handlers, propagate
+        logger.setLevel(level)
 
 
 def configured(stream: io.TextIOBase, monkeypatch: pytest.MonkeyPatch, *, debug: bool = False) -> None:
@@ -210,3 +218,96 @@ def test_a_flood_that_goes_on_is_summed_up_ever_more_rarely() -> None:
 def test_what_user_code_logs_is_never_left_out() -> None:
     guard = logs.FloodGuard(lambda: 0.0)
     assert all(guard.filter(record("same", name="shop")) for _ in range(100))
+
+
+def test_what_restpipe_says_of_user_code_is_bounded() -> None:
+    guard = logs.FloodGuard(lambda: 0.0)
+
+    def passed(about: str, name: str = "restpipe.handler.handling") -> int:
+        lines = [record("%s raised %s", about, name=name) for _ in range(100)]
+        for line in lines:
+            line.about = about
+        return sum(guard.filter(line) for line in lines)
+
+    assert passed("get_one ValueError") == logs.BURST
+    # One method hides no other.
+    assert passed("get_other ValueError") == passed("get_one KeyError") == logs.BURST
+    assert passed("get_one", logs.USERS) == 100
+
+
+# Code of others, which configures logging.
+
+
+@pytest.mark.parametrize(
+    "configure",
+    [
+        lambda: logging.config.dictConfig({"version": 1, "root": {"level": "CRITICAL"}}),
+        lambda: logging.config.dictConfig({"version": 1, "disable_existing_loggers": False, "root": {}}),
+        lambda: logging.config.fileConfig(
+            io.StringIO(
+                "[loggers]\nkeys=root\n[handlers]\nkeys=\n[formatters]\nkeys=\n[logger_root]\nhandlers="
+            )
+        ),
+        lambda: logging.basicConfig(force=True, level=logging.CRITICAL, handlers=[logging.NullHandler()]),
+        lambda: logging.disable(logging.CRITICAL),
+        logging.shutdown,
+        lambda: logging.getLogger().handlers.clear(),
+        lambda: logging.getLogger().setLevel(logging.CRITICAL),
+    ],
+)
+def test_no_configuration_of_others_silences_restpipe(
+    monkeypatch: pytest.MonkeyPatch, configure: Callable[[], object]
+) -> None:
+    stream = io.StringIO()
+    logger = logging.getLogger("restpipe.some")
+    configured(stream, monkeypatch)
+    for times in (1, 2):
+        configure()
+        logger.info("said once more")
+        assert stream.getvalue().count("INFO    pipe: restpipe.some: said once more\n") == times
+    logger.debug("not shown")
+    assert "not shown" not in stream.getvalue()
+
+
+def test_restpipe_writes_nothing_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    configured(stream, monkeypatch)
+    logging.basicConfig(force=True, stream=stream)
+    logging.getLogger("restpipe.some").warning("once")
+    logging.getLogger("shop").warning("theirs")
+    assert stream.getvalue().count("once") == 1
+    assert stream.getvalue().endswith("WARNING:shop:theirs\n")
+
+
+CLOSING = """
+import logging, os, sys
+from restpipe.host import logs
+from restpipe.host.options import Log
+
+logs.configure(Log(debug=False), process="pipe")
+{0}
+logging.getLogger("restpipe.some").warning("still there")
+"""
+
+
+@pytest.mark.parametrize(
+    "closing",
+    ["sys.stderr.close()", "os.close(2)", "sys.stderr = None", "os.dup2(os.open(os.devnull, 1), 2)"],
+)
+def test_a_closed_stderr_does_not_silence_restpipe(closing: str) -> None:
+    program = [sys.executable, "-c", CLOSING.format(closing)]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=30)
+    assert "restpipe.some: still there\n" in done.stderr
+    assert done.returncode == 0
+
+
+def test_a_journal_that_was_closed_is_opened_again(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+        journal.bind(str(tmp_path / "socket"))
+        journal.settimeout(10)
+        handler = logs.JournalHandler(sys.stderr, "pipe", str(tmp_path / "socket"))
+        handler.close()
+        handler.emit(record("said", peer="web1"))
+        assert b"PEER=web1\n" in journal.recv(65536)
+        handler.close()
+    (tmp_path / "socket").unlink()
