@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copyreg
 import enum
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Code(enum.IntEnum):
@@ -71,7 +72,11 @@ PROBLEMS: dict[Code, Problem] = {
 
 
 class RestPipeError(Exception):
-    """Root of all errors that RestPipe raises on purpose."""
+    """Root of all errors that RestPipe raises on purpose. They can be copied, and sent to other processes."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # As it is, not by a call of its class: that takes other arguments than those that are kept.
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 class ConfigError(RestPipeError):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from restpipe.errors import RestPipeError
 from restpipe.handler.state_events import ClientStateHooks, ServerStateHooks
+from restpipe.http import BODILESS
 
 UNHANDLED_EXCEPTION_CODE = 251
 """`X-Event-Return-Code` of an event whose method raised."""
@@ -14,6 +16,7 @@ UNHANDLED_EVENT_CODE = 255
 """`X-Event-Return-Code` of an event that no method handles."""
 
 _STREAMED = "__restpipe_streamed__"
+_CODES = range(-(2**31), 2**31)
 MethodT = TypeVar("MethodT", bound=Callable[..., Any])
 
 
@@ -38,6 +41,10 @@ class EventHandler:
     - a `Reply`, for HTTP status and headers as well;
     - in place of data, a stream: a generator, an async generator, an iterator of bytes, or a file opened in
       binary mode, which is closed afterwards. It is read no faster than the caller takes it.
+
+    Each call has a context (`contextvars`) of its own. A generator runs in that of the call that made it, and
+    in its thread, so that it may hold a cursor of a database; should other calls need that thread while it
+    waits for its reader, it goes on in another one.
 
     What a method raises is the answer too: code 251, or that of an `EventError`, and HTTP status 500.
     """
@@ -89,15 +96,38 @@ class Reply:
 class EventError(RestPipeError):
     """Raise it to answer with a code of your own in place of 251, and a status in place of 500.
 
-    The caller gets the same document as for any exception.
+    The caller gets the same document as for any exception. `code` is an integer of 32 bits, but not 0;
+    `status` is one from 200 to 599 whose response has content. Raises TypeError or ValueError for any other.
     """
 
     def __init__(self, code: int, message: str = "", *, status: int = 500) -> None:
         super().__init__(message)
-        if code == 0:
+        self.code = check_code(code)
+        self.status = check_status(status)
+        if self.code == 0:
             raise ValueError("code 0 says that all went well")
-        self.code = code
-        self.status = status
+        if self.status in BODILESS:
+            raise ValueError(f"status {self.status} has no content, and an error says what is wrong")
+
+
+def check_code(code: Any) -> int:
+    """Return a code as an int. Raises TypeError or ValueError if it is none of 32 bits."""
+    if not hasattr(code, "__index__"):
+        raise TypeError(f"a code is an integer of 32 bits, not {code!r}")
+    number = operator.index(code)
+    if number not in _CODES:
+        raise ValueError(f"a code is an integer of 32 bits, not {code!r}")
+    return number
+
+
+def check_status(status: Any) -> int:
+    """Return an HTTP status as an int. Raises TypeError or ValueError if it is none that can be sent."""
+    if not hasattr(status, "__index__"):
+        raise TypeError(f"a status is an integer from 200 to 599, not {status!r}")
+    number = operator.index(status)
+    if not 200 <= number <= 599:
+        raise ValueError(f"a status is an integer from 200 to 599, not {status!r}")
+    return number
 
 
 def streamed(method: MethodT) -> MethodT:

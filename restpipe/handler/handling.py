@@ -236,7 +236,8 @@ class Handling:
             if type(result) not in results.DOCUMENTS and inspect.isawaitable(result):
                 self._awaitable = result
             else:
-                self._answer = answer = results.answer_of(result)
+                answer = results.answer_of(result)
+                self._answer = results.of_head(answer) if self._method.of_head else answer
                 return isinstance(answer[1], Stream) and keeps_thread(answer[1].source)
         except BaseException as exc:
             self._answer = self._answer_of_exception(exc)
@@ -311,9 +312,12 @@ class Handling:
                     if type(result) is types.CoroutineType or inspect.isawaitable(result):
                         result = await result
                     answer = results.answer_of(result)
+                    if self._method.of_head:
+                        answer = results.of_head(answer)
                 except BaseException as exc:
-                    if ends_task(exc):
+                    if self._context.cancelled and ends_task(exc):
                         raise
+                    _forget_cancellation()
                     answer = self._answer_of_exception(exc)
             if not send_short(exchange, answer):
                 await send_long(exchange, answer, dispatcher.pool, self._begin_reply, self)
@@ -332,7 +336,8 @@ class Handling:
         event = f"[{context.peer} {context.event_id}]"
         if isinstance(exc, EventError):
             message = message_of(exc)
-            _log.info("%s %s answers with code %s: %s", event, name, exc.code, message, extra=said)
+            code, _ = results.code_and_status(exc)
+            _log.info("%s %s answers with code %s: %s", event, name, code, message, extra=said)
         elif not context.cancelled:
             _log.error("%s %s raised %s", event, name, kind, exc_info=exc, extra=said)
         return results.answer_of_exception(exc)
@@ -434,6 +439,13 @@ class Handling:
         dispatcher.ended(self)
         if self.abandoned:
             dispatcher.is_free(self)
+
+
+def _forget_cancellation() -> None:
+    """Have the running task go on where a method has cancelled itself: nobody else has."""
+    task = asyncio.current_task()
+    while task is not None and task.cancelling():
+        task.uncancel()
 
 
 def give_up(exchange: Exchange, error: Exception) -> None:

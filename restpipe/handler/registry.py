@@ -6,6 +6,8 @@ always been. A segment that is empty or holds an encoded slash is no noun at all
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import inspect
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +19,8 @@ from restpipe.host import stats
 from restpipe.http import VERBS
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_METHODS = (classmethod, staticmethod, functools.partialmethod, functools.singledispatchmethod)
+"""Callable once they are bound."""
 _log = logging.getLogger(__name__)
 
 
@@ -31,6 +35,7 @@ class Method:
         "call",
         "is_async",
         "name",
+        "of_head",
         "streamed",
         "tick",
         "timing",
@@ -41,12 +46,13 @@ class Method:
         self.call = call
         self.is_async = inspect.iscoroutinefunction(call) or inspect.isasyncgenfunction(call)
         self.streamed = is_streamed(call)
+        self.of_head = name.startswith("head_")
         self.tick = stats.handled_tick(name)
         self.timing = stats.handled_timing(name)
         # With `self` counted in, a query parameter of that name is found out before the call.
         function = getattr(call, "__func__", call)
         self._leading = 2 if function is call else 3
-        self._signature = inspect.signature(function)
+        self._signature = _signature(function)
         self._min, self._max = _count_arguments(self._signature, self._leading)
 
     @property
@@ -131,10 +137,19 @@ def _split_name(name: str) -> tuple[str, str]:
 def _method(handler: EventHandler, name: str) -> Method | None:
     # Static, because reading a property would run it.
     static = inspect.getattr_static(type(handler), name)
-    if isinstance(static, (property, type)):
+    if isinstance(static, type) or not (callable(static) or isinstance(static, _METHODS)):
         return None
     call = getattr(handler, name)
     return Method(name, call) if callable(call) else None
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    """Return what a method is called with. What a decorator wraps may take other arguments than that."""
+    for follow in (False, True):
+        with contextlib.suppress(TypeError, ValueError):
+            return inspect.signature(function, follow_wrapped=follow)
+    # Of a method that is written in C.
+    return inspect.signature(lambda *arguments, **query: None)
 
 
 def _count_arguments(signature: inspect.Signature, leading: int) -> tuple[int, int]:

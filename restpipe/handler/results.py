@@ -11,14 +11,20 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 from restpipe.errors import message_of
-from restpipe.handler.api import UNHANDLED_EVENT_CODE, UNHANDLED_EXCEPTION_CODE, EventError, Reply
+from restpipe.handler.api import (
+    UNHANDLED_EVENT_CODE,
+    UNHANDLED_EXCEPTION_CODE,
+    EventError,
+    Reply,
+    check_code,
+    check_status,
+)
 from restpipe.http import BODILESS, RESERVED, is_field_value, is_token
 from restpipe.protocol import schema_pb2
 
 JSON = "application/json"
 BYTES = "application/octet-stream"
 
-_CODES = range(-(2**31), 2**31)
 DOCUMENTS = frozenset((dict, list, int, float, bool))
 """Types of which a result is JSON, whatever else it could be."""
 # `allow_nan=False`: NaN is no JSON, and few callers could read it.
@@ -52,15 +58,18 @@ def answer_of(result: Any) -> Answer:
                 f"a tuple must be (mime type, code, data), not {len(result)} long; JSON wants a list"
             )
         content_type, code, data = result
+        if content_type is not None and not isinstance(content_type, str):
+            raise TypeError(
+                f"a tuple must be (mime type, code, data), and {content_type!r:.100} is no mime type; "
+                "JSON wants a list"
+            )
         return _answer(data, content_type, code)
     return _answer(result)
 
 
 def answer_of_exception(exc: BaseException) -> Answer:
     """Make the document that a caller gets for an exception."""
-    code, status = UNHANDLED_EXCEPTION_CODE, 500
-    if isinstance(exc, EventError):
-        code, status = exc.code, exc.status
+    code, status = code_and_status(exc)
     document = {
         "exception": {
             "message": message_of(exc),
@@ -69,6 +78,39 @@ def answer_of_exception(exc: BaseException) -> Answer:
         }
     }
     return _answer(document, code=code, status=status)
+
+
+def code_and_status(exc: BaseException) -> tuple[int, int]:
+    """Return what an exception is answered with: 251 and 500 unless it has a good choice of its own."""
+    if isinstance(exc, EventError):
+        try:
+            code, status = check_code(exc.code), check_status(exc.status)
+        except (AttributeError, TypeError, ValueError):
+            pass  # of a class that does not call EventError's own `__init__`, say
+        else:
+            if code != 0 and status not in BODILESS:
+                return code, status
+    return UNHANDLED_EXCEPTION_CODE, 500
+
+
+def of_head(answer: Answer) -> Answer:
+    """Make the answer of a method for HEAD alone, which need not know how long the answer to GET would be."""
+    head, body = answer
+    return answer if body else (without_length(head), body)
+
+
+def without_length(head: bytes) -> bytes:
+    """Return the head of a reply without the length of its body."""
+    read = _Head.FromString(head)
+    read.ClearField("body_length")
+    return read.SerializeToString()
+
+
+def of_nothing(head: bytes) -> bytes:
+    """Return the head of a reply with a body that has turned out to be empty."""
+    read = _Head.FromString(head)
+    read.body_length = 0
+    return read.SerializeToString()
 
 
 def answer_unhandled(verb: str, noun: str, allowed: list[str]) -> Answer:
@@ -90,7 +132,7 @@ def _answer(
     status: Any = 200,
     headers: Iterable[tuple[Any, Any]] = (),
 ) -> Answer:
-    head = _Head(code=_check_code(code), status=_check_status(status))
+    head = _Head(code=check_code(code), status=check_status(status))
     for name, value in headers:
         _check_header(name, value)
         head.headers.add(name=name, value=value)
@@ -152,19 +194,9 @@ def _length(data: Any) -> int | None:
     if not isinstance(getattr(data, "raw", data), io.FileIO):
         return None
     status = os.fstat(data.fileno())
-    return max(0, status.st_size - data.tell()) if stat.S_ISREG(status.st_mode) else None
-
-
-def _check_code(code: Any) -> int:
-    if isinstance(code, int) and code in _CODES:
-        return int(code)
-    raise ValueError(f"a code is an integer of 32 bits, not {code!r}")
-
-
-def _check_status(status: Any) -> int:
-    if isinstance(status, int) and 200 <= status <= 599:
-        return int(status)
-    raise ValueError(f"a status is an integer from 200 to 599, not {status!r}")
+    # Files of the kernel (/proc) say that they have nothing.
+    known = stat.S_ISREG(status.st_mode) and status.st_size > 0
+    return max(0, status.st_size - data.tell()) if known else None
 
 
 def _check_header(name: Any, value: Any) -> None:

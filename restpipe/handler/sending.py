@@ -8,7 +8,7 @@ from collections.abc import Callable
 from restpipe.errors import Code, Delivered, StreamReset, message_of
 from restpipe.handler.faults import ends_task
 from restpipe.handler.incoming import peer_of
-from restpipe.handler.results import Answer, Stream, answer_of_exception
+from restpipe.handler.results import Answer, Stream, answer_of_exception, of_nothing, without_length
 from restpipe.handler.streaming import PIECE, Pieces, pieces
 from restpipe.handler.threads import Job, ThreadPool
 from restpipe.transport.exchange import Exchange
@@ -74,6 +74,12 @@ async def _send_stream(
             raise
         _log.exception("%s: its stream failed before the first byte", _which(exchange), extra=_said(exchange))
         return answer_of_exception(exc)
+    if not first:
+        exchange.start_reply(of_nothing(head), end=True)
+        return None
+    if length is not None and len(first) < min(length, PIECE):
+        # Files of the kernel (/sys) do not know their length either.
+        head, length = without_length(head), None
     # A file may grow while it is sent, but its length is told already.
     first = first[:length]
     on_start()

@@ -46,7 +46,7 @@ class FileServer(EventHandler):
         found = self._find(path)
         if not found.is_dir():
             raise EventError(2, "no such folder", status=404)
-        inside = (entry for entry in sorted(found.iterdir()) if self._is_inside(entry) and entry.exists())
+        inside = (entry for entry in sorted(found.iterdir()) if entry.exists() and self._is_inside(entry))
         return [{"name": e.name, "folder": e.is_dir(), "size": e.stat().st_size} for e in inside]
 
     def _find(self, path: tuple[str, ...]) -> Path:
@@ -57,7 +57,10 @@ class FileServer(EventHandler):
         return found
 
     def _is_inside(self, path: Path) -> bool:
-        return path.resolve().is_relative_to(self._root)
+        try:
+            return path.resolve().is_relative_to(self._root)
+        except (OSError, RuntimeError):  # a loop of links
+            raise EventError(2, "no such file", status=404) from None
 
 
 def _start(ctx: Context) -> int | None:

@@ -40,6 +40,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PipeTeste
     (root / "outside").symlink_to(tmp_path / "secret")
     (root / "up").symlink_to("..")
     (root / "dangling").symlink_to("nowhere")
+    (root / "loop").symlink_to("loop")
     os.mkfifo(root / "pipe")
     (tmp_path / "secret").write_text("secret")
     (tmp_path / "root-too").write_text("secret")
@@ -110,7 +111,10 @@ def test_nothing_outside_of_the_folder_is_served(files: PipeTester, target: str)
         assert b"hello" not in result.data
 
 
-@pytest.mark.parametrize("target", ["/file//none", "/file//docs", "/file", "/file//pipe", "/files//none"])
+@pytest.mark.parametrize(
+    "target",
+    ["/file//none", "/file//docs", "/file", "/file//pipe", "/files//none", "/file//loop", "/files//loop"],
+)
 def test_what_is_not_there(files: PipeTester, target: str) -> None:
     assert files.get(target).status == 404
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -224,3 +224,104 @@ def test_every_verb_can_have_a_method() -> None:
         found = registry.find(verb, ("x",))
         assert found is not None
         assert found.name == f"{verb.lower()}_x"
+
+
+# What decorators make of methods.
+
+
+def with_more(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def call(self: Any, ctx: Any, post_data: PostData, *arguments: Any, **query: Any) -> Any:
+        return method(self, ctx, post_data, "more", *arguments, **query)
+
+    return call
+
+
+def with_less(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def call(self: Any, ctx: Any, post_data: PostData, *arguments: Any) -> Any:
+        return method(self, *arguments)
+
+    return call
+
+
+def with_query(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def call(self: Any, ctx: Any, post_data: PostData, *arguments: Any, page: str = "1") -> Any:
+        return page, method(self, ctx, post_data, *arguments)
+
+    return call
+
+
+class Called:
+    """A function that is none."""
+
+    def __call__(self, ctx: Any, post_data: PostData, a: str) -> str:
+        return a
+
+
+class Decorated(EventHandler):
+    was_read = False
+
+    @with_more
+    def get_more(self, ctx: Any, post_data: PostData, more: str, a: str) -> str:
+        return more + a
+
+    @with_less
+    def get_less(self, a: str) -> str:
+        return a
+
+    @with_query
+    def get_query(self, ctx: Any, post_data: PostData) -> str:
+        return "q"
+
+    @functools.cached_property
+    def get_lazy(self) -> Any:
+        type(self).was_read = True
+        return lambda ctx, post_data: None
+
+    @functools.singledispatchmethod
+    def get_single(self, ctx: Any, post_data: PostData, a: str) -> str:
+        return a
+
+    def get_base(self, ctx: Any, post_data: PostData, a: str) -> str:
+        return a
+
+    get_partial = functools.partialmethod(get_base)
+    get_called = Called()
+    get_in_c = print
+
+
+@pytest.mark.parametrize(
+    ("noun", "arguments", "query", "result"),
+    [
+        ("more", ("a",), {}, "morea"),
+        ("less", ("a",), {}, "a"),
+        ("query", (), {"page": "2"}, ("2", "q")),
+        ("query", (), {}, ("1", "q")),
+        ("single", ("a",), {}, "a"),
+        ("partial", ("a",), {}, "a"),
+        ("called", ("a",), {}, "a"),
+    ],
+)
+def test_what_is_checked_is_what_is_called(
+    noun: str, arguments: tuple[str, ...], query: dict[str, str], result: Any
+) -> None:
+    method = Registry.of(Decorated()).find("GET", (noun,))
+    assert method is not None
+    method.check(arguments, query)
+    assert method.call(None, ("", ""), *arguments, **query) == result
+    if noun not in ("more", "single"):  # these take any
+        with pytest.raises(StreamReset):
+            method.check(arguments, {**query, "unknown": "x"})
+
+
+def test_what_is_computed_when_it_is_read_is_not_read() -> None:
+    assert Registry.of(Decorated()).find("GET", ("lazy",)) is None
+    assert not Decorated.was_read
+
+
+def test_a_method_without_a_signature_takes_what_comes() -> None:
+    method = Registry.of(Decorated()).find("GET", ("in", "c"))
+    assert method is not None
+    method.check(("a", "b"), {"sep": "x"})

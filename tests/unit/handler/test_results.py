@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import collections
+import decimal
+import enum
 import gzip
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -216,6 +219,83 @@ def test_authors_choose_code_and_status() -> None:
     assert (answer.head.code, answer.head.status) == (17, 404)
     with pytest.raises(ValueError, match="code 0"):
         EventError(0)
+
+
+class Careless(EventError):
+    def __init__(self) -> None:
+        pass
+
+
+def changed(**more: Any) -> EventError:
+    error = EventError(7, "x")
+    vars(error).update(more)
+    return error
+
+
+@pytest.mark.parametrize(
+    "error", [Careless(), changed(code="7"), changed(code=0), changed(status=204), changed(status="404")]
+)
+def test_an_error_that_cannot_be_sent_is_one_all_the_same(error: EventError) -> None:
+    answer = answer_of_exception(error)
+    assert (answer.head.code, answer.head.status) == (251, 500)
+    assert json.loads(answer.body)["exception"]["class"] == type(error).__name__  # type: ignore[arg-type]
+
+
+class Index:
+    """An integer, as numpy has them."""
+
+    def __index__(self) -> int:
+        return 9
+
+
+class Number(enum.IntEnum):
+    NINE = 9
+
+
+@pytest.mark.parametrize("code", [9, Number.NINE, Index()])
+def test_codes_are_integers_of_any_kind(code: Any) -> None:
+    assert answer_of(("text/plain", code, "x")).head.code == 9
+    assert answer_of_exception(EventError(code)).head.code == 9
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"code": "no such article"}, "a code is an integer of 32 bits, not 'no such article'"),
+        ({"code": 2**40}, "a code is an integer of 32 bits, not 1099511627776"),
+        ({"code": 7.0}, "a code is an integer"),
+        ({"code": decimal.Decimal(7)}, "a code is an integer"),
+        ({"code": None}, "a code is an integer"),
+        ({"code": False}, "code 0 says that all went well"),
+        ({"code": 7, "status": "404"}, "a status is an integer from 200 to 599, not '404'"),
+        ({"code": 7, "status": 100}, "a status is an integer from 200 to 599, not 100"),
+        ({"code": 7, "status": 204}, "status 204 has no content"),
+    ],
+)
+def test_a_mistake_is_told_where_it_is_made(options: dict[str, Any], said: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=re.escape(said)):
+        EventError(**options)
+
+
+class Unshowable(Exception):
+    @property
+    def __notes__(self) -> list[str]:
+        raise RuntimeError
+
+
+def test_an_exception_without_a_traceback_is_still_answered() -> None:
+    assert answer_of_exception(Unshowable()).head.code == 251
+
+
+@pytest.mark.parametrize("numbers", [(0.1, 0.2, 0.3), (1, 2, 3)])
+def test_a_tuple_of_numbers_is_told_what_would_be_right(numbers: tuple[float, ...]) -> None:
+    with pytest.raises(TypeError, match="JSON wants a list"):
+        answer_of(numbers)
+
+
+def test_the_answer_of_a_method_for_head_need_not_know_a_length() -> None:
+    assert not read(results.of_head(results.answer_of(None))).head.HasField("body_length")
+    assert read(results.of_head(results.answer_of(("text/plain", 0, "x")))).head.body_length == 1
 
 
 def test_unhandled() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -74,7 +76,56 @@ def test_what_waits_for_credit(run: Run, verb: str, result: Any, sent: bytes) ->
         assert exchange.data == sent
         assert exchange.closed
         assert exchange.failure is None
-        assert len(began) == (verb == "GET")
+        # A stream of nothing is no long reply.
+        assert len(began) == (sent != b"")
+        pool.close()
+
+    run(main())
+
+
+def test_a_stream_of_nothing_says_so(run: Run) -> None:
+    async def main() -> None:
+        pool = ThreadPool(1, asyncio.get_running_loop())
+        exchange = opened()
+        await send_long(exchange, answer_of(iter([])), pool, lambda: None)
+        assert exchange.result().headers["content-length"] == "0"
+        pool.close()
+
+    run(main())
+
+
+class Misjudged(io.FileIO):
+    """A file that is shorter than its size, as those in /sys are."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        return super().read(5 - self.tell())
+
+
+@pytest.mark.parametrize(("size", "content"), [(5, b"01234"), (0, b"")])
+def test_a_file_that_does_not_know_its_length(run: Run, tmp_path: Path, size: int, content: bytes) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"0123456789"[: 2 * size])
+
+    async def main() -> None:
+        pool = ThreadPool(1, asyncio.get_running_loop())
+        exchange = opened()
+        await send_long(exchange, answer_of(Misjudged(path)), pool, lambda: None)
+        assert (exchange.data, exchange.failure) == (content, None)
+        assert exchange.closed
+        pool.close()
+
+    run(main())
+
+
+def test_a_file_of_the_kernel_is_sent_whole(run: Run) -> None:
+    file = Path("/proc/self/status").open("rb")  # noqa: SIM115 - it is closed once it is sent
+
+    async def main() -> None:
+        pool = ThreadPool(1, asyncio.get_running_loop())
+        exchange = opened()
+        await send_long(exchange, answer_of(file), pool, lambda: None)
+        assert exchange.data.startswith(b"Name:")
+        assert file.closed
         pool.close()
 
     run(main())

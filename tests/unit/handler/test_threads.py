@@ -360,11 +360,12 @@ def test_a_thread_stays_for_what_is_made_by_a_job(run: Run, eventually: Eventual
 
 def test_closing_lets_threads_go_that_stay(run: Run, eventually: Eventually) -> None:
     async def main() -> None:
-        before = threading.active_count()
         pool = ThreadPool(4, asyncio.get_running_loop())
-        await work_again(pool, Noting(lambda: True), eventually)
+        job = Noting(lambda: True)
+        await work_again(pool, job, eventually)
+        (thread,) = (one for one in threading.enumerate() if one.ident == job.worked[0])
         pool.close()
-        await eventually(lambda: threading.active_count() == before)
+        await eventually(lambda: not thread.is_alive())
 
     run(main())
 
