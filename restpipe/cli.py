@@ -137,10 +137,24 @@ def web(ctx: click.Context, role: Role, file: Path | None, parent: int | None) -
 @_config_option
 @_parent_option
 @click.option("--check", is_flag=True, help="Only load the code, and say whether that can be done.")
+@click.option(
+    "--reload",
+    "pid",
+    type=int,
+    metavar="PID",
+    help="Have that worker load its code anew, and say (by the exit status) whether the new code serves.",
+)
 @click.pass_context
-def handlers(ctx: click.Context, role: Role, file: Path | None, parent: int | None, check: bool) -> None:
+def handlers(
+    ctx: click.Context, role: Role, file: Path | None, parent: int | None, check: bool, pid: int | None
+) -> None:
     """Run one handler worker: the code that answers events."""
     config = _begin("handlers", role, file, None if check else parent)
+    if pid is not None:
+        from restpipe.handler.reloading import reload
+
+        reload(pid, config.handlers.load_timeout_s)
+        return
     if check:
         from restpipe.handler.worker import check as load
 

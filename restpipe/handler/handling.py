@@ -23,6 +23,7 @@ from restpipe.handler.results import Answer, Stream
 from restpipe.handler.sending import send_long, send_short
 from restpipe.handler.streaming import AsyncBodyReader, BodyReader, keeps_thread, pieces
 from restpipe.handler.target import Target
+from restpipe.host.sandbox import hint
 from restpipe.host.stats import RECEIVE_HANDLE_TIME
 from restpipe.protocol.schema_pb2 import Event
 from restpipe.transport.exchange import Exchange
@@ -339,7 +340,7 @@ class Handling:
             code, _ = results.code_and_status(exc)
             _log.info("%s %s answers with code %s: %s", event, name, code, message, extra=said)
         elif not context.cancelled:
-            _log.error("%s %s raised %s", event, name, kind, exc_info=exc, extra=said)
+            _log.error("%s %s raised %s%s", event, name, kind, hint(exc), exc_info=exc, extra=said)
         return results.answer_of_exception(exc)
 
     # The end of it.

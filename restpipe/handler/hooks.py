@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
 from restpipe.handler.faults import ends_task
+from restpipe.host.sandbox import hint
 from restpipe.protocol.schema_pb2 import Notice
 
 MAX_WAITING = 1000
@@ -98,4 +99,4 @@ class StateHooks:
             except BaseException as exc:
                 if ends_task(exc):
                     raise
-                _log.exception("%s of %s failed", call.names[0], type(listener).__name__)
+                _log.exception("%s of %s failed%s", call.names[0], type(listener).__name__, hint(exc))

@@ -21,6 +21,8 @@ import subprocess
 import sys
 from typing import NoReturn
 
+from restpipe.handler.reloading import SERVES, tell
+from restpipe.host import notify
 from restpipe.host.loop import on_signal
 from restpipe.host.orphan import Orphan
 
@@ -28,6 +30,10 @@ PREDECESSOR = "RESTPIPE_PREDECESSOR"
 """Environment variable of the new process: whose place it takes."""
 FINISH_S = 600.0
 """How long events under way may take in the old process; nobody waits for it."""
+ENDED = (
+    "it ended before it served: see its own lines, or the kernel's if it was killed (what only one process can "
+    "hold, a port or a lock, needs a restart in place of a reload)"
+)
 _POLL_S = 0.1
 _SUCCEEDED = signal.SIGUSR2
 
@@ -47,7 +53,7 @@ def is_successor() -> bool:
 
 def begin_anew() -> NoReturn:
     """The same command under the same process number, with the code as it is now."""
-    os.execv(sys.executable, _command())  # noqa: S606 - our own command line
+    os.execve(sys.executable, _command(), notify.environ())  # noqa: S606 - our own command line
 
 
 def _command() -> list[str]:
@@ -56,7 +62,7 @@ def _command() -> list[str]:
 
 def _environ() -> dict[str, str]:
     """For another process of this service, which is not its main one."""
-    return {name: value for name, value in os.environ.items() if name != "WATCHDOG_PID"}
+    return {name: value for name, value in notify.environ().items() if name != "WATCHDOG_PID"}
 
 
 class Renewal:
@@ -102,7 +108,10 @@ class Renewal:
             reason = await self._fail()
             if reason:
                 _log.error("the new code is not used, the old goes on: %s", reason)
-            elif not self._asked:
+            if self._asked:
+                continue
+            tell(reason or SERVES)
+            if not reason:
                 self.anew = True
                 os.kill(os.getpid(), signal.SIGTERM)
         self._trying = None
@@ -138,7 +147,7 @@ class Renewal:
         finally:
             if not self.succeeded:
                 successor.send_signal(signal.SIGKILL)
-        return "it ended before it served"
+        return ENDED
 
     def _pass_on(self) -> None:
         """The code has changed since the successor was started."""
@@ -153,5 +162,6 @@ class Renewal:
         self._trying.cancel()
         if self._asked:
             self._pass_on()
+        tell(SERVES)
         # From here on as if the service manager had asked.
         os.kill(os.getpid(), signal.SIGTERM)

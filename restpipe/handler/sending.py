@@ -11,6 +11,7 @@ from restpipe.handler.incoming import peer_of
 from restpipe.handler.results import Answer, Stream, answer_of_exception, of_nothing, without_length
 from restpipe.handler.streaming import PIECE, Pieces, pieces
 from restpipe.handler.threads import Job, ThreadPool
+from restpipe.host.sandbox import hint
 from restpipe.transport.exchange import Exchange
 
 _log = logging.getLogger(__name__)
@@ -72,7 +73,10 @@ async def _send_stream(
     except BaseException as exc:
         if ends_task(exc):
             raise
-        _log.exception("%s: its stream failed before the first byte", _which(exchange), extra=_said(exchange))
+        which = _which(exchange)
+        _log.exception(
+            "%s: its stream failed before the first byte%s", which, hint(exc), extra=_said(exchange)
+        )
         return answer_of_exception(exc)
     if not first:
         exchange.start_reply(of_nothing(head), end=True)
@@ -91,7 +95,7 @@ async def _send_stream(
     except BaseException as exc:
         if ends_task(exc):
             raise
-        _log.exception("%s: its stream broke off", _which(exchange), extra=_said(exchange))
+        _log.exception("%s: its stream broke off%s", _which(exchange), hint(exc), extra=_said(exchange))
         exchange.reset(Code.REPLY_BROKEN, f"{type(exc).__name__}: {message_of(exc)}", Delivered.YES)
     return None
 

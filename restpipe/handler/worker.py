@@ -16,11 +16,13 @@ from restpipe.handler.hooks import StateHooks, call_hook
 from restpipe.handler.registry import Registry
 from restpipe.handler.renewal import FINISH_S, Renewal, begin_anew, is_successor, take_over
 from restpipe.handler.state_events import ClientStateHooks, ServerStateHooks
-from restpipe.host import forks, logs, loop
+from restpipe.host import forks, logs, loop, notify
 from restpipe.host.config import Config, Role
 from restpipe.host.ending import GRACE_S, Ending
+from restpipe.host.expendable import Expendable
 from restpipe.host.loader import create
 from restpipe.host.notify import Notifier
+from restpipe.host.sandbox import hint
 from restpipe.host.stats import Stats
 from restpipe.protocol.schema_pb2 import ROLE_HANDLER
 from restpipe.transport.daemon_link import DaemonLink
@@ -50,8 +52,9 @@ def main(config: Config, *, in_place: bool = False) -> int:
     Raises `ConfigError` if the user's class cannot be loaded, before anything has been started.
     """
     ending = Ending()
+    expendable = Expendable() if is_successor() else None
     with ending.after():
-        worker = Worker(config, *_load(config), in_place=in_place)
+        worker = Worker(config, *_load(config), in_place=in_place, expendable=expendable)
         loop.run(_run(worker, ending), on_stop=lambda: ending.within(worker.patience_s), collect_seldom=False)
     return 0
 
@@ -69,12 +72,14 @@ async def _run(worker: Worker, ending: Ending) -> None:
 
 def check(config: Config) -> None:
     """Load the user's code and nothing else. Raises `ConfigError` if that cannot be done."""
+    Expendable()
     with Ending().after():
         _load(config)
 
 
 def _load(config: Config) -> tuple[EventHandler, list[object]]:
     logs.protect()
+    notify.keep_from_others()
     handler = load_handler(config)
     return handler, [handler, *load_listener(config)]
 
@@ -122,6 +127,7 @@ class Worker:
         *,
         notifier: Notifier | None = None,
         in_place: bool = False,
+        expendable: Expendable | None = None,
     ) -> None:
         self._config = config
         self._handler = handler
@@ -129,6 +135,7 @@ class Worker:
         self._registry = Registry.of(handler)
         self._notifier = notifier or Notifier()
         self._renewal = Renewal(config.handlers.load_timeout_s, in_place=in_place)
+        self._expendable = expendable
         self._serving = False
         self._stopping = False
 
@@ -205,7 +212,9 @@ class Worker:
             if ends_task(exc):
                 raise
             _log.exception("start_hook failed")
-            raise StartHookError(f"start_hook failed: {type(exc).__name__}: {message_of(exc)}") from exc
+            raise StartHookError(
+                f"start_hook failed: {type(exc).__name__}: {message_of(exc)}{hint(exc)}"
+            ) from exc
 
     async def _stop_hook(self, dispatcher: Dispatcher) -> None:
         # A task, which can be left behind: the hook need not heed that it is cancelled.
@@ -245,6 +254,8 @@ class Worker:
         if is_successor():
             self._notifier.succeed("answering events")
             take_over()
+            if self._expendable is not None:
+                self._expendable.keep()
         else:
             self._notifier.ready("answering events")
 

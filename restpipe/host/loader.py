@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 from restpipe.errors import ConfigError, message_of
+from restpipe.host.sandbox import hint
 
 _HERE = __file__
 _LIBRARIES = (
@@ -50,7 +51,7 @@ def import_module(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except BaseException as exc:
-        raise ConfigError(_explain(name, exc)) from exc
+        raise ConfigError(_explain(name, exc) + hint(exc)) from exc
 
 
 def create(name: str, folder: Path | None = None) -> object:
@@ -60,7 +61,8 @@ def create(name: str, folder: Path | None = None) -> object:
         return found()
     except BaseException as exc:
         place = _place(exc)
-        raise ConfigError(f"cannot create {name}: {place}{': ' * bool(place)}{_one_line(exc)}") from exc
+        said = f"{place}{': ' * bool(place)}{_one_line(exc)}{hint(exc)}"
+        raise ConfigError(f"cannot create {name}: {said}") from exc
 
 
 @contextlib.contextmanager

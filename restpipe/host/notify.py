@@ -8,6 +8,21 @@ import socket
 
 from sdnotify import SystemdNotifier  # type: ignore[import-untyped]
 
+_NAMES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
+_kept: dict[str, str] = {}
+
+
+def keep_from_others() -> None:
+    """Take out of the environment what a program needs to speak as this service. RestPipe still can."""
+    for name in _NAMES:
+        if (value := os.environ.pop(name, None)) is not None:
+            _kept[name] = value
+
+
+def environ() -> dict[str, str]:
+    """Return the environment for another process of this service."""
+    return {**os.environ, **_kept}
+
 
 class Notifier:
     """One a process. Does nothing where nobody listens (no NOTIFY_SOCKET); never fails, never waits."""
@@ -15,6 +30,8 @@ class Notifier:
     def __init__(self) -> None:
         self._watchdog_interval = _watchdog_interval()
         self._notifier = SystemdNotifier()
+        if address := _kept.get("NOTIFY_SOCKET"):
+            self._notifier.socket = _connected(address)
         if self._notifier.socket is not None:
             # A service manager that reads nothing must not stop an event loop.
             self._notifier.socket.setblocking(False)
@@ -56,13 +73,23 @@ class Notifier:
         self._notifier.notify(f"MAINPID={os.getpid()}\nREADY=1\nSTATUS={_line(status)}")
 
 
+def _connected(address: str) -> socket.socket | None:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        sock.connect("\0" + address[1:] if address.startswith("@") else address)
+    except OSError:
+        sock.close()
+        return None
+    return sock
+
+
 def _line(text: str) -> str:
     """systemd reads UTF-8; the library encodes as Latin-1, which gives back these very bytes."""
     return " ".join(text.split()).encode("utf-8", "replace").decode("latin-1")
 
 
 def _watchdog_interval() -> float | None:
-    usec, pid = os.environ.get("WATCHDOG_USEC", ""), os.environ.get("WATCHDOG_PID", "")
+    usec, pid = environ().get("WATCHDOG_USEC", ""), environ().get("WATCHDOG_PID", "")
     if not usec.isdecimal() or int(usec) == 0 or (pid and pid != str(os.getpid())):
         return None
     return int(usec) / 2_000_000

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +17,7 @@ from tests.integration.conftest import client_of
 from tests.support.conditions import wait_for
 from tests.support.identities import Authority
 from tests.support.nodes import Pair
-from tests.support.processes import runs
+from tests.support.processes import clean_environment, runs
 
 CODE = """
 import os
@@ -201,3 +204,65 @@ def test_a_stop_ends_what_is_still_loading(pair: Pair, folder: Path) -> None:
     pair.server.handlers.send(signal.SIGTERM)
     assert pair.server.handlers.wait_end() == 0
     wait_for(lambda: not runs(loading), "it to be gone, too")
+
+
+# The command that waits for the outcome.
+
+HOLDS = """
+
+    def start_hook(self):
+        self.held = socket.socket(socket.AF_UNIX)
+        self.held.bind({address!r})
+        print("score", open("/proc/self/oom_score_adj").read(), flush=True)
+"""
+
+
+def reload(pair: Pair) -> subprocess.CompletedProcess[str]:
+    """As systemd does."""
+    pid = str(pair.server.handlers.pid)
+    command = [*pair.server.command("handlers"), "--reload", pid]
+    folder = pair.server.folder
+    return subprocess.run(
+        command, env=clean_environment(), cwd=folder, capture_output=True, text=True, timeout=60
+    )
+
+
+def test_a_reload_says_that_the_new_code_serves(pair: Pair, folder: Path) -> None:
+    more = HOLDS.format(address="\0" + str(folder))
+    (folder / "versions.py").write_text("import socket\n" + CODE.format(version=2) + more)
+    old = pair.server.handlers
+    done = reload(pair)
+    assert (done.returncode, done.stderr) == (0, "")
+    wait_version(pair, 2)
+    assert old.wait_end() == 0
+    (pid,) = (line.removeprefix("MAINPID=") for line in old.notices if line.startswith("MAINPID="))
+    own = score("self")
+    # While it loaded, it would have gone first; now that it serves, no longer.
+    assert f"score {min(1000, int(own) + 500)}" in old.log_text()
+    wait_for(lambda: score(pid) == own, "the successor to be as the old was")
+
+
+def score(process: str) -> str:
+    return Path(f"/proc/{process}/oom_score_adj").read_text().strip()
+
+
+def test_a_reload_says_that_the_new_code_does_not_serve(pair: Pair, folder: Path) -> None:
+    more = HOLDS.format(address="\0" + str(folder))
+    with socket.socket(socket.AF_UNIX) as held:
+        held.bind("\0" + str(folder))
+        (folder / "versions.py").write_text("import socket\n" + CODE.format(version=2) + more)
+        done = reload(pair)
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        "restpipe: the new code is not used, the old goes on: it ended before it served"
+    )
+    assert "a restart in place of a reload" in done.stderr
+    wait_version(pair, 1)
+    assert not list(Path(tempfile.gettempdir()).glob(f"restpipe-reload-{pair.server.handlers.pid}"))
+
+
+def test_a_worker_that_is_not_there_cannot_be_reloaded(pair: Pair) -> None:
+    pair.server.handlers.terminate()
+    done = reload(pair)
+    assert done.returncode == 1
+    assert "cannot be asked to reload: [Errno 3]" in done.stderr

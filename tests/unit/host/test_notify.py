@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from restpipe.host import notify
 from restpipe.host.notify import Notifier
 
 
@@ -77,3 +78,26 @@ def test_watchdog(
         if value is not None:
             monkeypatch.setenv(name, str(os.getpid()) if value == "own" else value)
     assert Notifier().watchdog_interval == interval
+
+
+@pytest.mark.parametrize("address", ["path", "abstract"])
+def test_programs_of_others_cannot_speak_as_the_service(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, address: str
+) -> None:
+    monkeypatch.setattr(notify, "_kept", {})
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(tmp_path / "n") if address == "path" else "")
+        listener.settimeout(10)
+        name = listener.getsockname()
+        told = {"NOTIFY_SOCKET": name if address == "path" else "@" + name[1:].decode()}
+        told |= {"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(os.getpid()), "LISTEN_FDS": "1"}
+        for variable, value in told.items():
+            monkeypatch.setenv(variable, value)
+        notify.keep_from_others()
+        assert not told.keys() & os.environ.keys()
+        assert told.items() <= notify.environ().items()
+        notifier = Notifier()
+        notifier.ready()
+        assert (listener.recv(100), notifier.watchdog_interval) == (b"READY=1", 15.0)
+    (tmp_path / "n").unlink(missing_ok=True)
+    Notifier().ready()
