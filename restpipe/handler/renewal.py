@@ -31,8 +31,8 @@ PREDECESSOR = "RESTPIPE_PREDECESSOR"
 FINISH_S = 600.0
 """How long events under way may take in the old process; nobody waits for it."""
 ENDED = (
-    "it ended before it served: see its own lines, or the kernel's if it was killed (what only one process can "
-    "hold, a port or a lock, needs a restart in place of a reload)"
+    "it ended before it served: see its own lines, or the kernel's if it was killed (what only one process "
+    "can hold, a port or a lock, needs a restart in place of a reload)"
 )
 _POLL_S = 0.1
 _SUCCEEDED = signal.SIGUSR2

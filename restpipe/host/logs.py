@@ -148,20 +148,26 @@ class JournalHandler(logging.StreamHandler[TextIO]):
         self._socket = _datagrams()
 
     def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._tell(record)
+        except OSError:
+            super().emit(record)
+        except Exception:
+            # A message and arguments that do not fit: the caller's mistake, which must not end it.
+            self.handleError(record)
+
+    def _tell(self, record: logging.LogRecord) -> None:
         fields = {
             "MESSAGE": self._text.format(record)[:MAX_MESSAGE],
             "PRIORITY": str(_priority(record.levelno)),
             "SYSLOG_IDENTIFIER": self._identifier,
             "LOGGER": record.name,
-            "PEER": getattr(record, "peer", "").replace("\n", " "),
+            "PEER": str(getattr(record, "peer", "")).replace("\n", " "),
         }
-        try:
-            if self._socket.fileno() < 0:
-                # Whoever configures `logging` closes all handlers that there are.
-                self._socket = _datagrams()
-            self._socket.sendto(journal_entry(fields), self._address)
-        except OSError:
-            super().emit(record)
+        if self._socket.fileno() < 0:
+            # Whoever configures `logging` closes all handlers that there are.
+            self._socket = _datagrams()
+        self._socket.sendto(journal_entry(fields), self._address)
 
     def close(self) -> None:
         self._socket.close()

@@ -311,3 +311,17 @@ def test_a_journal_that_was_closed_is_opened_again(tmp_path: Path) -> None:
         assert b"PEER=web1\n" in journal.recv(65536)
         handler.close()
     (tmp_path / "socket").unlink()
+
+
+def test_a_mistake_in_a_log_line_ends_no_caller(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+        journal.bind(str(tmp_path / "socket"))
+        journal.settimeout(10)
+        handler = logs.JournalHandler(sys.stderr, "pipe", str(tmp_path / "socket"))
+        handler.emit(record("%d articles", "many"))
+        odd = record("said")
+        odd.peer = 5
+        handler.emit(odd)
+        assert b"PEER=5\n" in journal.recv(65536)
+        handler.close()
+    (tmp_path / "socket").unlink()
