@@ -121,7 +121,7 @@ class Handling:
         self._task: asyncio.Task[None] | None = None
         self._body: bytes | AsyncBodyReader | BodyReader = b""
         self._held = 0
-        """Bytes that count as held in `Bodies`."""
+        """For how much the body is held in `Bodies`."""
         self._holds_place = False
         """Counts among the async methods that run."""
         self._replying = False
@@ -149,9 +149,8 @@ class Handling:
             body = exchange.take()
             if body:
                 dispatcher.bodies.check(len(body))
-                dispatcher.bodies.hold(len(body))
+                self._held = dispatcher.bodies.hold(body, 0, json=self._is_json())
                 self._body = body
-                self._held = len(body)
         else:
             dispatcher.bodies.check(exchange.event.body_length)
             receiving = True
@@ -170,7 +169,8 @@ class Handling:
         """Wait for the rest of the body, then have the method called."""
         exchange = self._exchange
         try:
-            self._body = body = await receive_body(exchange, self._dispatcher.bodies)
+            received = receive_body(exchange, self._dispatcher.bodies, json=self._is_json())
+            self._body, self._held = await received
         except asyncio.CancelledError:
             exchange.reset(Code.OUTCOME_UNKNOWN, "the handler worker stops", Delivered.NO)
             self._end()
@@ -179,7 +179,6 @@ class Handling:
             give_up(exchange, error)
             self._end()
             return
-        self._held = len(body)
         self._move_deadline()
         if exchange.closed:
             self._end()
@@ -199,6 +198,9 @@ class Handling:
         else:
             self._stage = _THREADED
             dispatcher.pool.submit(self)
+
+    def _is_json(self) -> bool:
+        return results.is_json(self._exchange.event.content_type)
 
     def _post_data(self) -> tuple[str, Any]:
         """What the method gets. Raises `StreamReset` if the body is not what its type says."""
@@ -300,7 +302,7 @@ class Handling:
             answer = self._answer
             if answer is None:
                 given = NONE
-                if self._held >= LARGE_BODY:
+                if isinstance(self._body, bytes) and len(self._body) >= LARGE_BODY:
                     given = await dispatcher.pool.run(self._post_data)
                 elif self._body:
                     given = self._post_data()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json as json_
+import tracemalloc
 
 import pytest
 
 from restpipe.errors import Code, Delivered, Reset, StreamReset
-from restpipe.handler.incoming import HELD_BODIES, Bodies, receive_body
+from restpipe.handler.incoming import HELD_BODIES, ONE_BODY, PLAIN, Bodies, receive_body
 from restpipe.protocol.schema_pb2 import Event
 from restpipe.protocol.session import Session
 from restpipe.transport.exchange import Exchange
@@ -31,21 +33,21 @@ class Brought(Exchange):
         return b""
 
 
-def receive(bodies: Bodies, exchange: Exchange) -> bytes:
-    return asyncio.run(receive_body(exchange, bodies))
+def receive(bodies: Bodies, exchange: Exchange, *, json: bool = False) -> tuple[bytes, int]:
+    return asyncio.run(receive_body(exchange, bodies, json=json))
 
 
 def test_what_all_bodies_hold_together_is_bounded() -> None:
     bodies = Bodies(10)
     room = bodies.room.left
-    held = [receive(bodies, Brought(b"01234", b"56789")) for _ in range(HELD_BODIES - 1)]
-    held.append(receive(bodies, Brought(b"01234")))
+    held = [receive(bodies, Brought(b"01234", b"56789"))[1] for _ in range(HELD_BODIES - 1)]
+    held.append(receive(bodies, Brought(b"01234"))[1])
     with pytest.raises(StreamReset) as told:
         receive(bodies, Brought(b"0123", b"4567"))
     assert (told.value.code, told.value.reset.delivered) == (Code.OVERLOADED, Delivered.NO)
-    assert bodies.room.left == 5
-    for body in held:
-        bodies.room.give_back(len(body))
+    assert bodies.room.left == 5 * PLAIN
+    for weight in held:
+        bodies.room.give_back(weight)
     assert bodies.room.left == room
 
 
@@ -63,4 +65,44 @@ def test_what_is_not_taken_holds_nothing(exchange: Exchange, code: Code) -> None
     with pytest.raises(StreamReset) as told:
         receive(bodies, exchange)
     assert told.value.code is code
+    assert bodies.room.left == room
+
+
+DOCUMENTS = {
+    "lists": "[" + "[]," * 50_000 + "[]]",
+    "records": json_.dumps([{"id": n, "name": f"name {n}", "at": n / 7} for n in range(5_000)]),
+    "numbers": json_.dumps([n * 1000 for n in range(50_000)]),
+    "texts": json_.dumps([f"text {n}" for n in range(50_000)]),
+    "one text": json_.dumps("x" * 1_000_000),
+    "other signs": json_.dumps("\u4e2d" * 300_000, ensure_ascii=False),
+}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_json_counts_as_what_it_becomes(document: str) -> None:
+    body = DOCUMENTS[document].encode()
+    pieces = [body[start : start + 65536] for start in range(0, len(body), 65536)]
+    bodies = Bodies(1 << 24)
+    got, weight = receive(bodies, Brought(*pieces), json=True)
+    assert got == body
+    assert bodies.room.left == Bodies(1 << 24).room.left - weight
+    tracemalloc.start()
+    try:
+        kept = json_.loads(body.decode())
+        size, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept
+    assert size <= weight <= max(5 * size, PLAIN * len(body))
+
+
+def test_a_body_that_comes_alone_is_taken_whatever_it_becomes() -> None:
+    bodies = Bodies(1000)
+    room = bodies.room.left
+    held = [receive(bodies, Brought(b"[" * 900), json=True)[1] for _ in range(ONE_BODY)]
+    assert bodies.room.left == 0
+    with pytest.raises(StreamReset):
+        receive(bodies, Brought(b"[" * 900), json=True)
+    for weight in held:
+        bodies.room.give_back(weight)
     assert bodies.room.left == room
