@@ -82,7 +82,7 @@ class Dispatcher:
         """Events that wait for one."""
         self._idle: asyncio.Event | None = None
         self._closing: set[asyncio.Task[None]] = set()
-        self._stuck: dict[Handling, bool] = {}
+        self._deaf: dict[Handling, bool] = {}
         """Events that were given up, whose async methods go on: whether they still hold their places."""
 
     @property
@@ -190,19 +190,19 @@ class Dispatcher:
         if self._idle is not None and not self.handlings:
             self._idle.set()
 
-    def is_stuck(self, handling: Handling) -> bool:
+    def is_deaf(self, handling: Handling) -> bool:
         """Note that an async method ignores its cancellation. True if its place is to be given back.
 
         So are as many as run at once: past that, those that are stuck keep their places.
         """
-        gives_back = len(self._stuck) < self._concurrency
-        self._stuck[handling] = not gives_back
+        gives_back = len(self._deaf) < self._concurrency
+        self._deaf[handling] = not gives_back
         self._stuck_changed()
         return gives_back
 
     def is_free(self, handling: Handling) -> None:
         """Note that it has ended, maybe after all."""
-        if self._stuck.pop(handling, None) is not None:
+        if self._deaf.pop(handling, None) is not None:
             self._stuck_changed()
 
     def close_stream(self, source: Pieces) -> None:
@@ -214,7 +214,7 @@ class Dispatcher:
     # What the daemon is told.
 
     def _stuck_changed(self) -> None:
-        threads, tasks = self.pool.stuck, self._stuck
+        threads, tasks = self.pool.stuck, self._deaf
         if threads:
             _log.warning(
                 "%d threads are held by events that were given up: %s", len(threads), _names(threads)

@@ -418,7 +418,7 @@ class Handling:
         """The task was cancelled a while ago. Whatever it still does must not keep others from their work."""
         if self._stage != _ENDED and not self.abandoned:
             self.abandoned = True
-            if self._dispatcher.is_stuck(self):
+            if self._dispatcher.is_deaf(self):
                 self._give_back()
 
     def _end(self) -> None:
