@@ -390,7 +390,12 @@ class HttpConnection(asyncio.Protocol):
             self.writer.keep_alive = False
 
     def _close_if_idle(self) -> None:
-        if not self._busy and not self._deaf:
+        if self._busy or self._deaf:
+            return
+        if self._pending or has_sent_more(self._transport):
+            # A request is on its way.
+            self._serving.loop.call_later(LAST_REQUEST_S, self._close_if_idle)
+        else:
             self.close()
 
     # What the sweep asks.

@@ -789,6 +789,21 @@ def test_a_stopping_worker_finishes_what_it_has() -> None:
     asyncio.run(main())
 
 
+def test_a_stopping_worker_takes_a_request_whose_head_has_begun() -> None:
+    async def test(caller: Caller, connections: Connections) -> None:
+        caller.send(GET[:10])
+        connections.serving.leaving = True
+        caller.connection.leave()
+        await asyncio.sleep(2 * LAST_REQUEST_S + 0.05)
+        assert not caller.transport.closed
+        caller.send(GET[10:])
+        await turns()
+        assert parts(caller.take())[1][b"connection"] == b"close"
+        assert caller.transport.closed
+
+    run(echo, test)
+
+
 def test_a_request_leaves_no_cycles() -> None:
     async def test(caller: Caller, connections: Connections) -> None:
         caller.send(GET + SIZED + b"hello")
