@@ -64,7 +64,10 @@ class Deadline:
 
 
 class EventDeadline(Deadline):
-    """A deadline as the queue of deadlines keeps it, maybe for long after its event has ended."""
+    """A deadline as the queue of deadlines keeps it, maybe for long after its event has ended.
+
+    While the body of the event comes, it counts from the last piece.
+    """
 
     __slots__ = ("late", "waits")
 
