@@ -19,20 +19,24 @@ from cryptography import x509
 from restpipe.daemon.links import PeerLinks
 from restpipe.daemon.peers import Peer, PeerTable
 from restpipe.errors import Code, ConfigError, RestPipeError
+from restpipe.files import read_file
+from restpipe.names import canonical
 from restpipe.transport.certificates import (
+    MAX_FILE,
     SOON_S,
     Certificate,
     Use,
+    authority_of,
     describe,
     fault_of_use,
     issuer_name,
     load_certificates,
-    read_certificate,
+    read_chain,
     stamp,
 )
 from restpipe.transport.link import Link
 from restpipe.transport.revocation import RevocationList, Revocations, read_lists
-from restpipe.transport.tls import TlsFiles, judge_dates
+from restpipe.transport.tls import TlsFiles, judge_dates, verified_chain
 
 POLL_S = 0.5
 """How often lists and expiries are looked at: a revocation takes effect within a second."""
@@ -62,9 +66,9 @@ class Trusted(NamedTuple):
     intermediates: tuple[x509.Certificate, ...]
 
     @property
-    def subjects(self) -> frozenset[str]:
-        """The authorities' names."""
-        return frozenset(issuer_name(authority.subject) for authority in self.authorities)
+    def roots(self) -> dict[bytes, str]:
+        """The authorities' names, by what tells each from all others."""
+        return {authority_of(each): issuer_name(each.subject) for each in self.authorities}
 
 
 class Sources(NamedTuple):
@@ -134,9 +138,8 @@ class Trust:
     def _certificate_of(self, link: Link) -> Certificate:
         transport = link.transport
         connection = transport.get_extra_info("ssl_object") if transport is not None else None
-        der = connection.getpeercert(binary_form=True) if connection is not None else None
         try:
-            return read_certificate(der or b"")
+            return read_chain(verified_chain(connection) if connection is not None else ())
         except ValueError as error:
             raise Refused(Code.HANDSHAKE, "", f"the certificate cannot be read: {error}") from error
 
@@ -147,7 +150,7 @@ class Trust:
         if self._use not in certificate.uses:
             raise Refused(Code.HANDSHAKE, name, f"the certificate of {name} is not for use as a {self._use}")
         wanted = self._sources.name
-        if wanted and wanted not in certificate.names:
+        if wanted and canonical(wanted) not in certificate.names:
             raise Refused(Code.HANDSHAKE, name, f"the certificate is for {name}, not for {wanted}")
         if self._revocations.covers(certificate):
             raise Refused(Code.REVOKED, name, _revoked(certificate))
@@ -224,16 +227,12 @@ class Trust:
         )
 
     def _part_with(self, before: Trusted) -> None:
-        """Cut the links that an authority let in which is trusted no longer; the others stay.
-
-        What stands between a certificate and its authority is not known here: such links are cut, too, and
-        the clients connect again.
-        """
-        gone = [authority for authority in before.authorities if authority not in self._trusted.authorities]
-        trusted = self._trusted.subjects - {issuer_name(authority.subject) for authority in gone}
+        """Cut the links that an authority let in which is trusted no longer; the others stay."""
+        roots = before.roots
+        gone = roots.keys() - self._trusted.roots
         for link, certificate in list(self._certificates.items()) if gone else ():
-            if certificate.issuer not in trusted:
-                detail = f"{certificate.issuer} may no longer be trusted: connect anew"
+            if certificate.root in gone:
+                detail = f"{roots[certificate.root]} may no longer be trusted: connect anew"
                 self._cut(link, detail, Code.AUTHORITY_GONE)
 
     def _cut(self, link: Link, detail: str, code: Code = Code.REVOKED) -> None:
@@ -311,10 +310,16 @@ def _revoked(certificate: Certificate) -> str:
 
 def _is_there(path: Path) -> bool:
     try:
-        return path.exists()
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
     except PermissionError:
         _log.error("%s: may not be read: what is revoked there has no effect here", path)
         return False
+    except OSError:
+        # To read it will say what is wrong.
+        return True
+    return True
 
 
 def _look_at(paths: Sequence[Path]) -> Seen:
@@ -332,7 +337,7 @@ def _marks(path: Path) -> tuple[int, int, int, int] | None:
 
 def _certificates(path: Path, key: str) -> list[x509.Certificate]:
     try:
-        return load_certificates(path.read_bytes())
+        return load_certificates(read_file(path, MAX_FILE))
     except OSError as error:
         raise ConfigError(f"{key} {path}: {error.strerror}") from error
     except ValueError as error:

@@ -25,6 +25,7 @@ from types import MappingProxyType, ModuleType
 from typing import Any, NamedTuple
 
 from restpipe.errors import ConfigError
+from restpipe.files import read_file
 from restpipe.host import loader
 from restpipe.host.options import (
     PARTS,
@@ -65,6 +66,8 @@ __all__ = [
     "without_effect",
 ]
 
+MAX_FILE = 1 << 20
+"""No configuration is larger (bytes)."""
 DEFAULT = "default"
 """The source of a value that nobody has set."""
 
@@ -224,7 +227,7 @@ def _from_file(role: Role, environ: Mapping[str, str], file: Path | None) -> dic
     path = named or Path(f"/etc/restpipe/{role}.toml")
     try:
         # Some editors begin a file with a byte order mark.
-        tables = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        tables = tomllib.loads(read_file(path, MAX_FILE).decode("utf-8-sig"))
     except FileNotFoundError:
         if named:
             raise ConfigError(f"{path}: there is no such file") from None
@@ -233,6 +236,8 @@ def _from_file(role: Role, environ: Mapping[str, str], file: Path | None) -> dic
         raise ConfigError(f"{path}: cannot be read: {exc.strerror}") from exc
     except UnicodeDecodeError as exc:
         raise ConfigError(f"{path}: not in UTF-8, as TOML must be: save it so") from exc
+    except RecursionError:
+        raise ConfigError(f"{path}: not a TOML file that can be read: it is nested too deep") from None
     except ValueError as exc:
         raise ConfigError(f"{path}: not a TOML file: {_one_line(exc)}") from exc
     return dict(_of_tables(role, tables, path))
@@ -314,7 +319,7 @@ def _from_identity(role: Role, given: Mapping[str, Given]) -> dict[str, Given]:
     directory = given.get("tls.directory") or _default(known["tls.directory"], role, {})
     path = Tls(directory=directory.value).servers
     try:
-        lines = path.read_text(encoding="utf-8").split()
+        lines = read_file(path, MAX_FILE).decode("utf-8-sig").split()
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         # Web and handler workers may not look into the folder of the keys, and need no address.
         return {}

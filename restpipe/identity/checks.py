@@ -9,6 +9,7 @@ import ssl
 from restpipe.errors import ConfigError, RestPipeError
 from restpipe.host.config import Role
 from restpipe.identity.material import USE, Material
+from restpipe.names import canonical
 from restpipe.transport.certificates import Certificate, fault_of_use, stamp
 from restpipe.transport.tls import TlsFiles, client_context, server_context
 
@@ -51,7 +52,7 @@ def _faults_of_use(certificate: Certificate, role: Role) -> list[str]:
 def _faults_of_names(certificate: Certificate, role: Role, announced: str) -> list[str]:
     if not certificate.name and not (role is Role.SERVER and certificate.names):
         return ["the certificate bears no name"]
-    if announced and announced not in (certificate.name, *certificate.names):
+    if announced and canonical(announced) not in (certificate.name, *certificate.names):
         return [f"the certificate is for {certificate.name!a}, but was announced as {announced!a}"]
     return []
 

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from restpipe.errors import RestPipeError
+from restpipe.files import read_file
 from restpipe.host.config import Config, Role
 from restpipe.identity.checks import faults_of, other_name_of_host, rehearse
 from restpipe.identity.folder import reason
 from restpipe.identity.installing import REQUEST_KEY
 from restpipe.identity.material import Material, read_files
-from restpipe.transport.certificates import describe, issuer_name, stamp
+from restpipe.transport.certificates import MAX_FILE, describe, issuer_name, stamp
 from restpipe.transport.tls import TlsFiles
 
 
@@ -65,7 +66,7 @@ def _facts_of(config: Config, now: float) -> dict[str, Any]:
 def _load(files: dict[str, Path]) -> Material:
     def read(path: Path) -> bytes:
         try:
-            return path.read_bytes()
+            return read_file(path, MAX_FILE)
         except OSError as error:
             raise RestPipeError(f"{path}: {error.strerror}") from error
 

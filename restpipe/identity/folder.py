@@ -16,11 +16,12 @@ import fcntl
 import os
 import re
 import secrets
-import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from restpipe.errors import RestPipeError
+from restpipe.files import read_file
+from restpipe.transport.certificates import MAX_FILE
 
 CURRENT = "current"
 SECRET_MODE, PUBLIC_MODE = 0o600, 0o644
@@ -203,13 +204,9 @@ def _acting_as_owner(folder: os.stat_result) -> Iterator[None]:
 
 def _read(at: int, name: str) -> bytes | None:
     try:
-        fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=at)
+        return read_file(name, MAX_FILE, at=at)
     except FileNotFoundError:
         return None
-    with os.fdopen(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(errno.EINVAL, "it is not a file")
-        return file.read()
 
 
 def _write(at: int, name: str, data: bytes, mode: int) -> None:

@@ -10,11 +10,9 @@ from restpipe.host.config import Config, Role, Tls
 from restpipe.identity.checks import Faulty, faults_of, rehearse
 from restpipe.identity.folder import PUBLIC_MODE, SECRET_MODE, Contents, Folder
 from restpipe.identity.material import USE, Material, pem, public_half, read_bundle, read_files
-from restpipe.transport.certificates import Certificate, describe, load_certificates
+from restpipe.transport.certificates import MAX_FILE, Certificate, describe, load_certificates
 from restpipe.transport.tls import TlsFiles
 
-MAX_FILE = 1 << 20
-"""No bundle, key or certificate is larger (bytes)."""
 REQUEST_KEY = "request.key"
 """The key of a request that is on its way to be signed."""
 

@@ -11,11 +11,11 @@ from cryptography.hazmat.primitives import serialization
 
 from restpipe.errors import RestPipeError
 from restpipe.host.config import Role, parse_address
-from restpipe.transport.certificates import Certificate, Use, describe
+from restpipe.transport.certificates import Certificate, Use, describe, load_certificates
+from restpipe.transport.pem import blocks, seems
 
 BUNDLE_VERSION = "1"
 
-_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.+?-----END \1-----[ \t]*\r?\n?", re.DOTALL)
 _HEADER = re.compile(r"# ([a-z-]+): (.*)")
 
 
@@ -66,14 +66,14 @@ def read_bundle(data: bytes, source: str) -> Material:
             parse_address(dial)
     except ValueError as error:
         raise RestPipeError(f"{source}: {error.args[0]!r} in the header is not understood") from error
-    return Material(chain, authorities, _key(data), header.get("name", ""), role, dial)
+    return Material(chain, authorities, _key(data, source), header.get("name", ""), role, dial)
 
 
 def read_files(key: bytes, certificate: bytes, ca: bytes, sources: Sequence[str]) -> Material:
     """From three PEM files; `sources` names them."""
-    found = _key(key)
+    found = _key(key, sources[0])
     if found is None:
-        raise RestPipeError(f"{sources[0]}: there is no private key in it (PEM)")
+        raise RestPipeError(f"{sources[0]}: there is no private key in it (PEM){seems(key)}")
     return Material(
         tuple(_certificates(certificate, sources[1])), tuple(_certificates(ca, sources[2])), found
     )
@@ -98,22 +98,16 @@ def pem(certificates: Iterable[x509.Certificate]) -> bytes:
 
 
 def _header(data: bytes) -> dict[str, str]:
-    text = data.partition(b"-----BEGIN")[0].decode("utf-8", "replace")
+    text = data.partition(b"-----BEGIN")[0].decode("utf-8-sig", "replace")
     found = (_HEADER.fullmatch(line.rstrip()) for line in text.splitlines())
     return {match[1]: match[2].strip() for match in found if match}
 
 
 def _certificates(data: bytes, source: str) -> list[x509.Certificate]:
-    blocks = [match[0] for match in _BLOCK.finditer(data) if match[1] == b"CERTIFICATE"]
-    if not blocks:
-        raise RestPipeError(f"{source}: there is no certificate in it (PEM)")
     try:
-        loaded = [x509.load_pem_x509_certificate(block) for block in blocks]
-        for certificate in loaded:
-            describe(certificate)
+        return load_certificates(data)
     except ValueError as error:
-        raise RestPipeError(f"{source}: a certificate in it is broken: {error}") from error
-    return loaded
+        raise RestPipeError(f"{source}: {error}") from error
 
 
 def _sorted_out(
@@ -127,11 +121,12 @@ def _sorted_out(
     return (first, *(each for each in rest if each not in authorities)), tuple(authorities)
 
 
-def _key(data: bytes) -> bytes | None:
-    for match in _BLOCK.finditer(data):
-        if match[1].endswith(b"PRIVATE KEY"):
-            return match[0].rstrip() + b"\n"
-    return None
+def _key(data: bytes, source: str) -> bytes | None:
+    try:
+        keys = (block.text for block in blocks(data) if block.label.endswith("PRIVATE KEY"))
+        return next(keys, None)
+    except ValueError as error:
+        raise RestPipeError(f"{source}: {error}") from error
 
 
 def _public_bytes(key: object) -> bytes:

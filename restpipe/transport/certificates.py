@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import enum
 import functools
-import re
+import hashlib
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from restpipe import names
+from restpipe.transport import pem
 
 
 class Use(enum.StrEnum):
@@ -25,8 +30,22 @@ SOON_S = 30 * 86400.0
 KNOWN = 4096
 """Certificates whose facts are kept: a client that comes back shows the same."""
 
-_BLOCK = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+MAX_FILE = 1 << 20
+"""No file of certificates or keys is larger (bytes)."""
+
+KNOWN_AUTHORITIES = 256
+"""Authorities above certificates that are kept: they are few, and the same in all chains."""
+
+_LONGEST_REASON = 200
 _USES = {ExtendedKeyUsageOID.CLIENT_AUTH: Use.CLIENT, ExtendedKeyUsageOID.SERVER_AUTH: Use.SERVER}
+
+
+class Signed(NamedTuple):
+    """A certificate as its authority knows it: what a revocation list means by it."""
+
+    authority: bytes
+    """Of whoever signed it (see `authority_of`)."""
+    serial: int
 
 
 class Certificate(NamedTuple):
@@ -35,7 +54,7 @@ class Certificate(NamedTuple):
     name: str
     """The first DNS or URI name, else the common name; empty when it bears none (RFC 9525, section 6.4)."""
     names: tuple[str, ...]
-    """All DNS, URI and IP names."""
+    """All DNS, URI and IP names. They are canonical, as `name` is (see `restpipe.names`)."""
     uses: frozenset[Use]
     """Those that it is expressly meant for."""
     issuer: str
@@ -45,6 +64,13 @@ class Certificate(NamedTuple):
     """Unix time."""
     not_after: float
     """Unix time."""
+    chain: tuple[Signed, ...] = ()
+    """Itself and those between it and an authority that is trusted; empty where its chain is not known."""
+
+    @property
+    def root(self) -> bytes:
+        """The trusted authority that its chain ends at; empty where that is not known."""
+        return self.chain[-1].authority if self.chain else b""
 
     @property
     def serial_text(self) -> str:
@@ -62,41 +88,104 @@ def fault_of_use(certificate: Certificate, use: Use) -> str:
     return f"the certificate is not for use as a {use}: {what}"
 
 
+def read_chain(ders: Sequence[bytes]) -> Certificate:
+    """Return the facts of a certificate that OpenSSL has verified, and of the chain by which it did.
+
+    `ders` begins with the certificate and ends with the authority that is trusted. Raises ValueError if there
+    is none, or one cannot be understood.
+    """
+    if not ders:
+        raise ValueError("none was shown")
+    own, *above = ders
+    return _read(own, tuple(map(_authority, above)))
+
+
+class _Authority(NamedTuple):
+    identifier: bytes
+    serial: int
+
+
 @functools.lru_cache(maxsize=KNOWN)
+def _read(der: bytes, above: tuple[_Authority, ...]) -> Certificate:
+    certificate = read_certificate(der)
+    serials = (certificate.serial, *(each.serial for each in above))
+    # The last one is trusted as it is: nobody revokes it.
+    pairs = zip(above, serials, strict=False)
+    return certificate._replace(chain=tuple(Signed(each.identifier, serial) for each, serial in pairs))
+
+
+@functools.lru_cache(maxsize=KNOWN_AUTHORITIES)
+def _authority(der: bytes) -> _Authority:
+    loaded = load_certificate(der)
+    return _Authority(authority_of(loaded), loaded.serial_number)
+
+
+def authority_of(certificate: x509.Certificate) -> bytes:
+    """Return what tells one authority from all others: its name and its key, in a digest.
+
+    Names are chosen freely: two authorities may bear the same, and count their serial numbers each from one.
+    Where the library does not know the kind of its key, it is told by its whole certificate.
+    """
+    try:
+        key = certificate.public_key().public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+    except Exception:
+        key = certificate.public_bytes(serialization.Encoding.DER)
+    return hashlib.sha256(certificate.subject.public_bytes() + key).digest()
+
+
 def read_certificate(der: bytes) -> Certificate:
     """Return the facts of a certificate. Raises `ValueError` if it is none, or cannot be understood."""
+    return describe(load_certificate(der))
+
+
+def load_certificate(der: bytes) -> x509.Certificate:
+    """Raises ValueError, without a word of what is in it, if it is none."""
     try:
-        return describe(x509.load_der_x509_certificate(der))
-    except Exception as error:
-        # Strangers send these, and what a broken one raises differs between versions of the library.
-        raise ValueError(str(error)) from error
+        return x509.load_der_x509_certificate(der)
+    except Exception:
+        # Which exceptions a broken one raises, and what they quote, differs between versions of the library.
+        raise ValueError("it is no certificate, or a broken one") from None
 
 
 def describe(certificate: x509.Certificate) -> Certificate:
     """The same of a certificate that is loaded already."""
     try:
-        extensions = certificate.extensions
-        names = _names(extensions)
-        identities = [str(name.value) for name in names if not isinstance(name, x509.IPAddress)]
-        return Certificate(
-            name=identities[0] if identities else common_name(certificate.subject),
-            names=tuple(str(name.value) for name in names),
-            uses=_uses(extensions),
-            issuer=issuer_name(certificate.issuer),
-            serial=certificate.serial_number,
-            not_before=moment(certificate, "not_valid_before").timestamp(),
-            not_after=moment(certificate, "not_valid_after").timestamp(),
-        )
-    except (x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
-        raise ValueError(str(error)) from error
+        return _described(certificate)
+    except Exception as error:
+        # Anybody may have made it. What the library raises for what it does not expect has no common class.
+        why = " ".join(str(error).split())[:_LONGEST_REASON]
+        raise ValueError(f"a part of it cannot be understood: {why}") from error
 
 
-def load_certificates(pem: bytes) -> list[x509.Certificate]:
+def _described(certificate: x509.Certificate) -> Certificate:
+    extensions = certificate.extensions
+    found = _names(extensions)
+    subject = common_name(certificate.subject)
+    identities = [str(name.value) for name in found if not isinstance(name, x509.IPAddress)]
+    return Certificate(
+        name=names.canonical(identities[0] if identities else subject),
+        names=tuple(names.canonical(str(name.value)) for name in found),
+        uses=_uses(extensions),
+        issuer=issuer_name(certificate.issuer),
+        serial=certificate.serial_number,
+        not_before=moment(certificate, "not_valid_before").timestamp(),
+        not_after=moment(certificate, "not_valid_after").timestamp(),
+    )
+
+
+def load_certificates(data: bytes) -> list[x509.Certificate]:
     """Those in a PEM file, in their order; ValueError when there are none or one is broken."""
-    blocks = _BLOCK.findall(pem)
-    if not blocks:
-        raise ValueError("there is no certificate in it")
-    return [x509.load_pem_x509_certificate(block) for block in blocks]
+    loaded: list[x509.Certificate] = []
+    for number, der in enumerate(pem.ders(data, "CERTIFICATE", "certificate"), 1):
+        try:
+            certificate = load_certificate(der)
+            describe(certificate)
+        except ValueError as error:
+            raise ValueError(f"certificate {number} in it is broken: {error}") from None
+        loaded.append(certificate)
+    return loaded
 
 
 def issuer_name(name: x509.Name) -> str:

@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from restpipe.errors import ConfigError
+from restpipe.files import read_file
+from restpipe.transport.certificates import MAX_FILE
 
 LAST_WORDS_S = 1.0
 """How long a failed handshake is held open for the other side to read why."""
 _LAST_WORDS_SIZE = 65536
+_ENCODING_DER = 2
 _NO_CHECK_TIME = ssl.VerifyFlags(0x200000)
 """X509_V_FLAG_NO_CHECK_TIME, for which Python has no name."""
 
@@ -90,11 +93,22 @@ def _load_authority(context: ssl.SSLContext, path: Path) -> None:
 
 
 def _check_readable(key: str, path: Path) -> None:
+    """OpenSSL would read without a bound, and wait for the writer of a pipe."""
     try:
-        with path.open("rb"):
-            pass
+        read_file(path, MAX_FILE)
     except OSError as error:
         raise ConfigError(f"{key} {path}: {error.strerror}; install an identity first") from error
+
+
+def verified_chain(connection: ssl.SSLObject) -> list[bytes]:
+    """Return the certificates (DER) by which OpenSSL trusts the other side, its own first, the root last."""
+    public = getattr(connection, "get_verified_chain", None)
+    if public is not None:
+        chain: list[bytes] = public()
+        return chain
+    # Public only since Python 3.13, but in `_ssl` since 3.10. It is None if nothing was verified.
+    inner = connection._sslobj  # type: ignore[attr-defined]
+    return [each.public_bytes(_ENCODING_DER) for each in inner.get_verified_chain() or ()]
 
 
 class _TellingSSLObject(ssl.SSLObject):

@@ -11,11 +11,14 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 USES = {"client": ExtendedKeyUsageOID.CLIENT_AUTH, "server": ExtendedKeyUsageOID.SERVER_AUTH}
 DAY_S = 86400.0
+
+Extension = tuple[x509.ExtensionType, bool]
+"""What it says, and whether it is critical."""
 
 
 @dataclass(frozen=True)
@@ -76,32 +79,54 @@ def leaf(
     from_day: float = -1,
     days: float = 30,
     key: Any = None,
+    serial: int = 0,
+    extensions: Sequence[Extension] = (),
 ) -> Made:
     """An end certificate; self-signed without an issuer. Times are in days from now."""
     alternatives = [x509.DNSName(name)] if names is None else list(names)
-    extensions: list[tuple[x509.ExtensionType, bool]] = [
-        (x509.BasicConstraints(ca=False, path_length=None), True)
-    ]
+    held: list[Extension] = [(x509.BasicConstraints(ca=False, path_length=None), True), *extensions]
     if uses:
-        extensions.append((x509.ExtendedKeyUsage([USES[use] for use in uses]), False))
+        held.append((x509.ExtendedKeyUsage([USES[use] for use in uses]), False))
     if alternatives:
-        extensions.append((x509.SubjectAlternativeName(alternatives), False))
-    return _made(name, issuer, key, from_day, days, extensions)
+        held.append((x509.SubjectAlternativeName(alternatives), False))
+    return _made(name, issuer, key, from_day, days, held, serial)
 
 
-def revocation_list(issuer: Made, revoked: Sequence[Made] = (), *, days: float = 30) -> bytes:
-    """PEM. With negative days it is out of date."""
+def revocation_list(
+    issuer: Made,
+    revoked: Sequence[Made] = (),
+    *,
+    from_day: float = -60,
+    days: float = 30,
+    names_key: bool = False,
+    extensions: Sequence[Extension] = (),
+) -> bytes:
+    """PEM. With negative days it is out of date. `names_key`: it says by which key it is signed."""
     now = datetime.now(UTC)
     builder = (
         x509.CertificateRevocationListBuilder()
         .issuer_name(issuer.certificate.subject)
-        .last_update(now - timedelta(days=60))
+        .last_update(now + timedelta(days=from_day))
         .next_update(now + timedelta(days=days))
     )
     for each in revoked:
         entry = x509.RevokedCertificateBuilder().serial_number(each.certificate.serial_number)
         builder = builder.add_revoked_certificate(entry.revocation_date(now).build())
-    return builder.sign(issuer.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    if names_key:
+        builder = builder.add_extension(_key_identifier(issuer.key), critical=False)
+    for extension, critical in extensions:
+        builder = builder.add_extension(extension, critical=critical)
+    return builder.sign(issuer.key, _hash_for(issuer.key)).public_bytes(serialization.Encoding.PEM)
+
+
+def _key_identifier(key: Any) -> x509.AuthorityKeyIdentifier:
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(
+        x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    )
+
+
+def _hash_for(key: Any) -> hashes.SHA256 | None:
+    return None if isinstance(key, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey) else hashes.SHA256()
 
 
 def load(directory: Path, certificate: str = "ca.pem", key: str = "ca.key") -> Made:
@@ -133,28 +158,27 @@ def _made(
     key: Any,
     from_day: float,
     days: float,
-    extensions: list[tuple[x509.ExtensionType, bool]],
+    extensions: list[Extension],
+    serial: int = 0,
 ) -> Made:
     key = key or ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)] if name else [])
     now = datetime.now(UTC)
-    identifier = x509.SubjectKeyIdentifier.from_public_key((issuer.key if issuer else key).public_key())
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer.certificate.subject if issuer else subject)
         .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
+        .serial_number(serial or x509.random_serial_number())
         .not_valid_before(now + timedelta(days=from_day))
         .not_valid_after(now + timedelta(days=days))
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False
-        )
+        .add_extension(_key_identifier(issuer.key if issuer else key), critical=False)
     )
     for extension, critical in extensions:
         builder = builder.add_extension(extension, critical=critical)
-    return Made(builder.sign((issuer or Made(None, key)).key, hashes.SHA256()), key, issuer)  # type: ignore[arg-type]
+    signing = issuer.key if issuer else key
+    return Made(builder.sign(signing, _hash_for(signing)), key, issuer)
 
 
 def _ca_usage() -> x509.KeyUsage:

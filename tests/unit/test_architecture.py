@@ -12,7 +12,7 @@ import pytest
 CHECKOUT = Path(__file__).parents[2]
 
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "http"}),
+    frozenset({"errors", "files", "http", "names"}),
     frozenset({"protocol"}),
     frozenset({"transport", "host"}),
     frozenset({"daemon", "web", "handler", "identity"}),

@@ -26,21 +26,23 @@ CA = authority("Test CA")
 class FakeTransport:
     """Shows a certificate as a TLS transport does."""
 
-    def __init__(self, der: bytes | None) -> None:
-        self._der = der
+    def __init__(self, chain: list[bytes]) -> None:
+        self._chain = chain
 
     def get_extra_info(self, name: str) -> object:
         return self if name == "ssl_object" else None
 
-    def getpeercert(self, *, binary_form: bool) -> bytes | None:
-        assert binary_form
-        return self._der
+    def get_verified_chain(self) -> list[bytes]:
+        return self._chain
 
 
 class FakeLink:
     def __init__(self, made: Made | None) -> None:
-        der = made.certificate.public_bytes(serialization.Encoding.DER) if made else None
-        self.transport = FakeTransport(der)
+        chain: list[bytes] = []
+        while made is not None:
+            chain.append(made.certificate.public_bytes(serialization.Encoding.DER))
+            made = made.issuer
+        self.transport = FakeTransport(chain)
 
 
 class FakeLinks:
