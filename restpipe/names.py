@@ -21,7 +21,8 @@ def canonical(name: str) -> str:
     small = name.lower()
     if not small.isascii():
         small = unicodedata.normalize("NFC", small)
-    return small[:-1] if small.endswith(".") and len(small) > 1 else small
+    whole = small.endswith(".") and not small.endswith("..") and small != "."
+    return small[:-1] if whole else small
 
 
 def spellings(name: str) -> tuple[str, ...]:

@@ -11,20 +11,52 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from restpipe.daemon.peers import PeerTable, canonical_address
+from restpipe.errors import Code, Delivered, Reset
+from restpipe.files import read_file
+from restpipe.names import canonical
 from restpipe.protocol.shares import may_take
 
 LIFETIME_S = 30.0
 TIMEOUT_S = 5.0
 MAX_NAMES = 1024
+MAX_FILE = 64 << 20
+"""Bytes of the file of clients: more than the longest names of the most clients there can be."""
 MAX_LOOKUPS = 64
 """Names that are looked up at once. Askers share them (see `shares`)."""
 
 _log = logging.getLogger(__name__)
 
-Answer = Callable[[frozenset[str] | None, float], None]
-"""Takes the addresses of a name, None if too many names are being looked up, and the loop's time."""
+STALE_S = 86400.0
+"""How long addresses are used when they cannot be looked up again (RFC 8767, section 5)."""
+FAILURE_S = 1.0
+"""How long it is remembered that a name could not be looked up: longer than callers who come at once."""
+KNOWN_NOT_TO_BE = (socket.EAI_NONAME, socket.EAI_NODATA, socket.EAI_ADDRFAMILY)
+"""Said of a name that has no addresses. All other failures say nothing of the name (RFC 2308, section 7)."""
+RESOLVER_FILE = "/etc/resolv.conf"
+
+Found = frozenset[str] | Reset
+"""The addresses of a name, of which there may be none; or why nobody can tell."""
+Answer = Callable[[Found, float], None]
+"""Takes what was found, and the loop's time."""
+
+
+class _Known(NamedTuple):
+    """What is known of a name."""
+
+    until: float
+    """The loop's time from which on it is looked up again."""
+    addresses: frozenset[str]
+    since: float
+    """The loop's time when it was found that these are its addresses."""
+    failure: Reset | None = None
+    """Why the latest look-up failed. The addresses, if there are any, are those before."""
+
+    @property
+    def found(self) -> Found:
+        return self.addresses if self.failure is None or self.addresses else self.failure
 
 
 class _Lookup:
@@ -32,53 +64,110 @@ class _Lookup:
 
     __slots__ = ("answers", "asker")
 
-    def __init__(self, asker: object, answer: Answer) -> None:
+    def __init__(self, asker: object) -> None:
         self.asker = asker
         """The first that asked for it."""
-        self.answers = [answer]
+        self.answers: list[Answer] = []
 
 
 class Resolver:
     """Looks host names up in a thread, and remembers the answers for half a minute."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[str, tuple[float, frozenset[str]]] = OrderedDict()
+        self._known: OrderedDict[str, _Known] = OrderedDict()
         self._lookups: dict[str, _Lookup] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._fails = False
+        """The latest look-up failed: the administrator has been told."""
 
     def resolve(self, name: str, asker: object, answer: Answer) -> None:
-        """Call `answer` with the addresses of `name`, of which there may be none."""
+        """Call `answer` with what is found of `name`."""
         loop = asyncio.get_running_loop()
-        until, addresses = self._known.get(name, (0.0, frozenset()))
-        if until > loop.time():
-            answer(addresses, loop.time())
-        elif name in self._lookups:
-            self._lookups[name].answers.append(answer)
-        elif self._may_look_up(asker):
-            self._lookups[name] = _Lookup(asker, answer)
-            task = loop.create_task(self._look_up(name))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        known = self._known.get(name)
+        if known is not None and known.until > loop.time():
+            answer(known.found, loop.time())
+            return
+        lookup = self._lookups.get(name) or self._begin(name, asker)
+        if known is not None and known.failure is not None and known.addresses:
+            # While names cannot be looked up, nobody waits for that again and again.
+            answer(known.addresses, loop.time())
+        elif lookup is None:
+            too_many = Reset(Code.OVERLOADED, "too many names are being looked up", Delivered.NO)
+            answer(too_many, loop.time())
         else:
-            answer(None, loop.time())
+            lookup.answers.append(answer)
 
-    def _may_look_up(self, asker: object) -> bool:
+    def _begin(self, name: str, asker: object) -> _Lookup | None:
+        """Look the name up. None if too many are being looked up."""
         own = sum(lookup.asker is asker for lookup in self._lookups.values())
-        return may_take(own, MAX_LOOKUPS - len(self._lookups))
+        if not may_take(own, MAX_LOOKUPS - len(self._lookups)):
+            return None
+        lookup = self._lookups[name] = _Lookup(asker)
+        task = asyncio.get_running_loop().create_task(self._look_up(name))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return lookup
 
     async def _look_up(self, name: str) -> None:
+        loop = asyncio.get_running_loop()
+        known = await self._ask(name)
+        self._known.pop(name, None)
+        self._known[name] = known
+        if len(self._known) > MAX_NAMES:
+            self._known.popitem(last=False)
+        for answer in self._lookups.pop(name).answers:
+            answer(known.found, loop.time())
+
+    async def _ask(self, name: str) -> _Known:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 found = await loop.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-            addresses = frozenset(filter(None, (canonical_address(str(info[4][0])) for info in found)))
-        except (OSError, ValueError, TimeoutError):  # a ValueError for what cannot be a name at all
+        except TimeoutError:
+            return self._failed(name, f"no answer within {TIMEOUT_S:g} s")
+        except OSError as error:
+            if error.errno not in KNOWN_NOT_TO_BE and _asks_servers():
+                return self._failed(name, error.strerror or str(error))
+            addresses: frozenset[str] = frozenset()
+        except ValueError:
+            # It cannot be a name at all.
             addresses = frozenset()
-        self._known[name] = (loop.time() + LIFETIME_S, addresses)
-        if len(self._known) > MAX_NAMES:
-            self._known.popitem(last=False)
-        for answer in self._lookups.pop(name).answers:
-            answer(addresses, loop.time())
+        else:
+            addresses = frozenset(filter(None, (canonical_address(str(info[4][0])) for info in found)))
+        if self._fails:
+            self._fails = False
+            _log.info("host names can be looked up again")
+        now = loop.time()
+        return _Known(now + LIFETIME_S, addresses, now)
+
+    def _failed(self, name: str, why: str) -> _Known:
+        if not self._fails:
+            self._fails = True
+            _log.warning(
+                "host names cannot be looked up (%r: %s): clients are found by the addresses known before, "
+                "and requests for others by host name are answered 503",
+                name,
+                why,
+            )
+        failure = Reset(
+            Code.UNREACHABLE,
+            f"no client has the name {name!r}, and as a host name it cannot be looked up: {why}",
+            Delivered.NO,
+        )
+        now = asyncio.get_running_loop().time()
+        before = self._known.get(name)
+        if before is None or now >= before.since + STALE_S:
+            return _Known(now + FAILURE_S, frozenset(), now, failure)
+        return _Known(now + FAILURE_S, before.addresses, before.since, failure)
+
+
+def _asks_servers() -> bool:
+    """Tell whether this host has a name server at all. Where none is configured, no answer is to be had."""
+    try:
+        lines = read_file(RESOLVER_FILE, MAX_FILE).splitlines()
+    except OSError:
+        return False
+    return any(line.lstrip().startswith(b"nameserver") for line in lines)
 
 
 class KnownClients:
@@ -95,8 +184,8 @@ class KnownClients:
     def load(self, peers: PeerTable) -> None:
         """Put clients seen before into the table. A file that cannot be read counts as none."""
         try:
-            clients = json.loads(self._path.read_text())
-            known = {str(name): str(address) for name, address in clients.items()}
+            clients = json.loads(read_file(self._path, MAX_FILE))
+            known = {canonical(str(name)): str(address) for name, address in clients.items()}
         except FileNotFoundError:
             return
         except (OSError, ValueError, AttributeError, RecursionError) as error:

@@ -9,6 +9,7 @@ from restpipe.daemon.channel import Channel, Route
 from restpipe.daemon.turns import places
 from restpipe.daemon.waiting import WaitingQueue
 from restpipe.errors import Code
+from restpipe.names import spellings
 from restpipe.protocol.schema_pb2 import Origin
 from restpipe.transport.certificates import Certificate
 
@@ -77,10 +78,18 @@ class PeerTable:
             peer.queue.limit = max_waiting
 
     def get(self, name: str) -> Peer | None:
-        return self._peers.get(name)
+        """Return the peer that a caller means by `name`, however it is spelled."""
+        peer = self._peers.get(name)
+        if peer is None:
+            known = (self._peers.get(spelling) for spelling in spellings(name))
+            peer = next(filter(None, known), None)
+        return peer
 
     def add(self, name: str) -> Peer | None:
-        """Return the peer of that name, a new one if need be. None if there is no room for another."""
+        """Return the peer of that canonical name (see `restpipe.names`), a new one if need be.
+
+        None if there is no room for another.
+        """
         peer = self._peers.pop(name, None)
         if peer is None and self._make_room():
             peer = Peer(name, self._max_waiting)

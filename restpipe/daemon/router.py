@@ -25,8 +25,8 @@ from restpipe.protocol.schema_pb2 import Event
 from restpipe.protocol.shares import may_take
 from restpipe.protocol.streams import FRAME_COST, INITIAL_CREDIT, MAX_CREDIT
 
-Resolve = Callable[[str, Channel, Callable[[frozenset[str] | None, float], None]], None]
-"""Looks a host name up for a channel; calls back with its addresses, None if refused, and the time."""
+Resolve = Callable[[str, Channel, Callable[[frozenset[str] | Reset, float], None]], None]
+"""Looks a host name up for a channel; calls back with its addresses, or why nobody can tell, and the time."""
 
 SLACK: Final = 65536
 """Bytes of one stream that may wait beyond its credit: frames that cost no credit."""
@@ -275,13 +275,13 @@ class Router:
         else:
             self._resolve(waiting.event.to, opener, partial(self._resolved, route, waiting))
 
-    def _resolved(self, route: Route, waiting: Waiting, addresses: frozenset[str] | None, now: float) -> None:
+    def _resolved(self, route: Route, waiting: Waiting, found: frozenset[str] | Reset, now: float) -> None:
         if route.waiting is not waiting:
             return
-        if addresses is None:
-            self._refuse(route, Code.OVERLOADED, "too many names are being looked up")
+        if isinstance(found, Reset):
+            self._refuse(route, found.code, found.detail)
         else:
-            self._choose(route, waiting, self._peers.at(addresses), now)
+            self._choose(route, waiting, self._peers.at(found), now)
 
     def _choose(self, route: Route, waiting: Waiting, matches: list[Peer], now: float) -> None:
         wanted = waiting.event.to

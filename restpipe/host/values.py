@@ -21,8 +21,16 @@ def coerce(option: Option, value: object, source: str, folder: Path) -> Any:
     try:
         return _value_of(option, value, folder)
     except (ValueError, TypeError, LookupError, OverflowError):
-        shown = repr(value) if len(repr(value)) <= 80 else f"{repr(value)[:77]}..."
-        raise ConfigError(f"{source}: {option.key} must be {allowed(option)}, not {shown}") from None
+        raise ConfigError(f"{source}: {option.key} must be {allowed(option)}, not {_shown(value)}") from None
+
+
+def _shown(value: object) -> str:
+    try:
+        text = repr(value)
+    except ValueError:
+        # Python writes no number of more than a few thousand digits.
+        return "a number of thousands of digits"
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _value_of(option: Option, value: object, folder: Path) -> Any:

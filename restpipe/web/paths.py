@@ -8,6 +8,7 @@ from urllib.parse import unquote_to_bytes
 
 from restpipe.host.config import Role
 from restpipe.http import AUTHORITY, BROKEN_ESCAPE
+from restpipe.names import canonical
 
 FORMS = {Role.SERVER: "/client/NAME/NOUN", Role.CLIENT: "/server/NOUN"}
 """The paths that are served, as problem documents name them."""
@@ -25,7 +26,7 @@ class Destination(NamedTuple):
     """Where an event goes, and what it asks for there."""
 
     to: str
-    """The peer as the caller wrote it, percent-decoded; empty on a client, which has one peer."""
+    """The peer, percent-decoded and canonical (see `names`); empty on a client, which has one peer."""
     target: str
     """From the noun's slash on, query included, byte for byte as it stood."""
 
@@ -58,7 +59,8 @@ def parse(raw: bytes, role: Role) -> Destination:
     name, slash, rest = target[len(prefix) :].partition("/")
     if not slash or "?" in name:
         raise UnknownPath(_forms(role))
-    return Destination(_decode_name(name) if not name or "%" in name else name, "/" + rest)
+    decoded = _decode_name(name) if not name or "%" in name else name
+    return Destination(canonical(decoded), "/" + rest)
 
 
 def _without_origin(raw: bytes) -> bytes:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from restpipe.names import canonical, spellings
 
@@ -12,6 +14,7 @@ from restpipe.names import canonical, spellings
         ("WEB1.Corp.Example", "web1.corp.example"),
         ("web1.corp.example.", "web1.corp.example"),
         (".", "."),
+        ("web1..", "web1.."),
         ("", ""),
         ("192.0.2.7", "192.0.2.7"),
         ("2001:DB8::1", "2001:db8::1"),
@@ -37,3 +40,9 @@ def test_what_cannot_be_a_name_of_dns_means_itself_alone(name: str) -> None:
 
 def test_ascii_has_one_spelling() -> None:
     assert spellings("WEB1") == ("web1",)
+
+
+@given(st.text())
+def test_a_canonical_name_is_its_own_canonical_form(name: str) -> None:
+    assert canonical(canonical(name)) == canonical(name)
+    assert canonical(name) == spellings(name)[0]

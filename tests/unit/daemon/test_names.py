@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from restpipe.daemon import names
 from restpipe.daemon.names import KnownClients, Resolver
 from restpipe.daemon.peers import PeerTable
+from restpipe.errors import Code, Delivered, Reset
 from tests.unit.transport.kit import logged, run, until
 
 ASKER = "a web worker"
+TOO_MANY = Reset(Code.OVERLOADED, "too many names are being looked up", Delivered.NO)
 
 
 class Lookups:
@@ -83,13 +85,13 @@ def test_a_name_is_looked_up_once_for_all_who_ask(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     "error",
     [
-        socket.gaierror(-2, "unknown"),
-        TimeoutError(),
+        socket.gaierror(socket.EAI_NONAME, "unknown"),
+        socket.gaierror(socket.EAI_NODATA, "no address"),
         UnicodeError("label too long"),
         ValueError("a null character"),
     ],
 )
-def test_a_name_that_cannot_be_looked_up_has_no_addresses(
+def test_a_name_that_is_known_not_to_be_has_no_addresses(
     monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     async def main() -> None:
@@ -101,6 +103,113 @@ def test_a_name_that_cannot_be_looked_up_has_no_addresses(
         await until(lambda: told)
         assert told == [frozenset()]
         assert resolver._lookups == {}
+
+    run(main())
+
+
+class Stage:
+    """A resolver, and what it was asked and has told."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+        self.lookups = Lookups(monkeypatch)
+        self.lookups.go.set()
+        self.resolver = Resolver()
+        self.servers = folder / "resolv.conf"
+        self.servers.write_text("search example\nnameserver 192.0.2.53\n")
+        monkeypatch.setattr(names, "RESOLVER_FILE", self.servers)
+
+    async def ask(self, name: str = "host") -> Any:
+        told: list[Any] = []
+        self.resolver.resolve(name, ASKER, lambda found, _: told.append(found))
+        await until(lambda: told)
+        return told[0]
+
+    async def settle(self) -> None:
+        await until(lambda: not self.resolver._tasks)
+
+
+AGAIN = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+FAILURES = [
+    AGAIN,
+    socket.gaierror(socket.EAI_FAIL, "Non-recoverable failure"),
+    OSError(24, "Too many"),
+    TimeoutError(),
+]
+
+
+@pytest.mark.parametrize("error", FAILURES, ids=repr)
+def test_a_resolver_that_fails_says_nothing_of_the_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception
+) -> None:
+    async def main() -> None:
+        stage = Stage(monkeypatch, tmp_path)
+        stage.lookups.answers |= {"host": error, "other": error}
+        for name in ("host", "host", "other"):
+            told = await stage.ask(name)
+            assert (told.code, told.delivered) == (Code.UNREACHABLE, Delivered.NO)
+            assert repr(name) in told.detail
+        assert stage.lookups.asked == ["host", "other"]
+        stage.lookups.answers["host"] = ["10.0.0.1"]
+        stage.lookups.now += names.FAILURE_S
+        assert await stage.ask() == {"10.0.0.1"}
+
+    with logged("restpipe.daemon.names") as lines:
+        run(main())
+    assert [line.partition(" (")[0] for line in lines.texts] == [
+        "host names cannot be looked up",
+        "host names can be looked up again",
+    ]
+
+
+def test_what_was_known_last_is_used_while_the_resolver_fails(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        stage = Stage(monkeypatch, tmp_path)
+        stage.lookups.answers["host"] = ["10.0.0.1"]
+        assert await stage.ask() == {"10.0.0.1"}
+        stage.lookups.answers["host"] = AGAIN
+        stage.lookups.now += names.LIFETIME_S
+        assert await stage.ask() == {"10.0.0.1"}
+        # From then on it is asked for again, but nobody waits for that.
+        stage.lookups.now += names.FAILURE_S
+        stage.lookups.go.clear()
+        assert await stage.ask() == {"10.0.0.1"}
+        stage.lookups.answers["host"] = ["10.0.0.2"]
+        stage.lookups.go.set()
+        await stage.settle()
+        assert await stage.ask() == {"10.0.0.2"}
+        stage.lookups.answers["host"] = AGAIN
+        stage.lookups.now += names.STALE_S
+        assert (await stage.ask()).code is Code.UNREACHABLE
+
+    run(main())
+
+
+def test_that_a_name_had_no_address_is_no_knowledge_to_keep(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        stage = Stage(monkeypatch, tmp_path)
+        assert await stage.ask() == frozenset()
+        stage.lookups.answers["host"] = AGAIN
+        stage.lookups.now += names.LIFETIME_S
+        assert (await stage.ask()).code is Code.UNREACHABLE
+
+    run(main())
+
+
+@pytest.mark.parametrize("content", [None, "", "# nameserver 192.0.2.53\nsearch example\n"])
+def test_where_no_name_server_is_configured_a_name_that_is_not_found_is_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str | None
+) -> None:
+    async def main() -> None:
+        stage = Stage(monkeypatch, tmp_path)
+        stage.servers.unlink()
+        if content is not None:
+            stage.servers.write_text(content)
+        stage.lookups.answers["host"] = AGAIN
+        assert await stage.ask() == frozenset()
 
     run(main())
 
@@ -142,7 +251,7 @@ def test_lookups_at_once_are_bounded_and_shared(monkeypatch: pytest.MonkeyPatch)
         for number in range(100):
             look_up(f"host{number}", "one")
         # It is told that there are too many. Another is not yet told so.
-        assert told == [None] * (100 - len(resolver._lookups))
+        assert told == [TOO_MANY] * (100 - len(resolver._lookups))
         assert 8 / 9 <= len(resolver._lookups) / names.MAX_LOOKUPS < 1
         refused = len(told)
         look_up("another", "other")
@@ -155,7 +264,7 @@ def test_lookups_at_once_are_bounded_and_shared(monkeypatch: pytest.MonkeyPatch)
             number += 1
             look_up(f"more{number}", f"asker{number}")
         look_up("one too many", "new")
-        assert told[refused:] == [None]
+        assert told[refused:] == [TOO_MANY]
         lookups.go.set()
         await until(lambda: len(told) == 100 + 2 + number + 1)
         assert resolver._lookups == {}

@@ -47,8 +47,16 @@ def test_a_name_is_one_peer() -> None:
     (alpha,) = added(peers, "alpha")
     assert peers.add("alpha") is alpha
     assert peers.get("alpha") is alpha
-    assert peers.get("Alpha") is None
+    assert peers.get("Alpha.") is alpha
+    assert peers.get("alpha2") is None
     assert (len(peers), list(peers), peers.online) == (1, [alpha], 0)
+
+
+@pytest.mark.parametrize("kept", ["bücher.example", "xn--bcher-kva.example"])
+def test_a_name_in_unicode_is_found_as_it_is_kept(kept: str) -> None:
+    peers = table()
+    (peer,) = added(peers, kept)
+    assert peers.get("BÜCHER.example.") is peer
 
 
 def test_a_peer_that_joins_is_where_it_came_from() -> None:

@@ -327,7 +327,7 @@ def test_too_many_names_at_once_are_no_unknown_clients() -> None:
     bench = Bench()
     sender = bench.sender()
     bench.send(sender, event(1, "host.example"))
-    bench.lookups["host.example"](None, bench.now)
+    bench.lookups["host.example"](Reset(Code.OVERLOADED, "too many names are being looked up"), bench.now)
     why = the_reset(sender)
     assert (why.code, why.delivered) == (Code.OVERLOADED, Delivered.NO)
     assert sender.routes == {}

@@ -17,6 +17,7 @@ VISIBLE = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E, blacklis
         (b"/client/a/time/utc//x", "a", "/time/utc//x"),
         (b"/client/a/cat//hello%20/world?x=%2F&y", "a", "/cat//hello%20/world?x=%2F&y"),
         (b"/client/caf%C3%A9.example/time", "caf\xe9.example", "/time"),
+        (b"/client/WEB1.Corp.Example./Time", "web1.corp.example", "/Time"),
         (b"/client/a%2Fb/time", "a/b", "/time"),
         (b"/client/%3Fx/time", "?x", "/time"),
         (b"/client/[::1]/time", "[::1]", "/time"),
