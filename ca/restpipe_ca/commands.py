@@ -208,6 +208,7 @@ def rewrite_list(store: Store, ca: Authority, now: datetime, days: int | None = 
 def find(store: Store, role: Role, name: str, serial: str = "") -> list[Record]:
     """The certificates of a name, oldest first; CaError if there are none."""
     records = store.records()
+    name = name.lower().removesuffix(".")
     named = [record for record in records if record.name == name]
     found = [record for record in named if record.role is role]
     if not found:

@@ -7,10 +7,11 @@ that is revoked or expires takes its link with it.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import ssl
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,6 +43,7 @@ POLL_S = 0.5
 """How often lists and expiries are looked at: a revocation takes effect within a second."""
 REMIND_S = 86400.0
 
+Lists = dict[Path, list[RevocationList]]
 Seen = tuple[tuple[int, int, int, int] | None, ...]
 
 _log = logging.getLogger(__name__)
@@ -64,6 +66,11 @@ class Trusted(NamedTuple):
     own: Certificate
     authorities: tuple[x509.Certificate, ...]
     intermediates: tuple[x509.Certificate, ...]
+
+    @property
+    def known(self) -> tuple[x509.Certificate, ...]:
+        """Those whose revocation lists count."""
+        return (*self.authorities, *self.intermediates)
 
     @property
     def roots(self) -> dict[bytes, str]:
@@ -108,7 +115,9 @@ class Trust:
         self._remind_at = 0.0
         self._trusted = _load(sources, self._own_use)
         self._seen = _look_at(sources.lists)
-        self._revocations = _read_lists(sources, self._trusted)
+        self._lists = _read_all(sources, self._trusted)
+        """What each file says, or said when it could be read last."""
+        self._revocations = _together(self._lists)
 
     @property
     def context(self) -> ssl.SSLContext:
@@ -165,12 +174,13 @@ class Trust:
         sources = sources or self._sources
         trusted = _load(sources, self._own_use)
         seen = _look_at(sources.lists)
-        revocations = _read_lists(sources, trusted)
+        lists = _read_all(sources, trusted)
         self._sources = sources
         before, self._trusted = self._trusted, trusted
         self._seen = seen
+        self._lists = lists
         self._remind_at = 0.0
-        self._take_up(revocations)
+        self._take_up()
         self._part_with(before)
 
     async def run(self) -> None:
@@ -190,23 +200,18 @@ class Trust:
         if seen == self._seen:
             return
         before, self._seen = self._seen, seen
-        if any(was and not now for was, now in zip(before, seen, strict=True)):
-            _log.error("a revocation list is gone; what it said still holds until the next start")
-            return
-        try:
-            # Lists can be long.
-            revocations = await asyncio.to_thread(_read_lists, sources, self._trusted)
-        except ConfigError as error:
-            _log.error("the new revocation list is not used, the one before still holds: %s", error)
-            return
-        if sources is not self._sources:
-            # Others were named meanwhile, and have been read.
+        changed = [path for path, was, now in zip(sources.lists, before, seen, strict=True) if was != now]
+        # Lists can be long.
+        read = await asyncio.to_thread(_read_anew, changed, self._trusted.known)
+        if not read or sources is not self._sources:
+            # Or others were named meanwhile, and have been read.
             return
         _log.info("the revocation list has been read anew")
-        self._take_up(revocations)
+        self._lists |= read
+        self._take_up()
 
-    def _take_up(self, revocations: Revocations) -> None:
-        self._revocations = revocations
+    def _take_up(self) -> None:
+        revocations = self._revocations = _together(self._lists)
         for link, certificate in list(self._certificates.items()):
             if revocations.covers(certificate):
                 self._cut(link, _revoked(certificate))
@@ -292,16 +297,36 @@ def _load(sources: Sources, use: Use) -> Trusted:
     )
 
 
-def _read_lists(sources: Sources, trusted: Trusted) -> Revocations:
-    return Revocations(_all_lists(sources.lists, (*trusted.authorities, *trusted.intermediates)))
+def _read_all(sources: Sources, trusted: Trusted) -> Lists:
+    """Return what the files say that are there. Raises ConfigError if one of them cannot be used."""
+    return {path: _lists_in(path, trusted.known) for path in sources.lists if _is_there(path)}
 
 
-def _all_lists(paths: Sequence[Path], known: Sequence[x509.Certificate]) -> Iterator[RevocationList]:
-    for path in filter(_is_there, paths):
-        found, unknown = read_lists(path, known)
-        for issuer in unknown:
-            _log.warning("%s: the list of %s is left out: that authority is not in tls.ca", path, issuer)
-        yield from found
+def _read_anew(paths: Iterable[Path], known: Sequence[x509.Certificate]) -> Lists:
+    """The same of files that have changed, without those that are gone or cannot be used: it is told."""
+    read: Lists = {}
+    for path in paths:
+        try:
+            if _is_there(path):
+                read[path] = _lists_in(path, known)
+            else:
+                _log.error(
+                    "a revocation list is gone; what it said still holds until the next start: %s", path
+                )
+        except ConfigError as error:
+            _log.error("the new revocation list is not used, the one before still holds: %s", error)
+    return read
+
+
+def _together(lists: Lists) -> Revocations:
+    return Revocations(itertools.chain.from_iterable(lists.values()))
+
+
+def _lists_in(path: Path, known: Sequence[x509.Certificate]) -> list[RevocationList]:
+    found, unknown = read_lists(path, known)
+    for issuer in unknown:
+        _log.warning("%s: the list of %s is left out: that authority is not in tls.ca", path, issuer)
+    return found
 
 
 def _revoked(certificate: Certificate) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import ssl
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from restpipe.daemon import trust as trust_module
 from restpipe.daemon.peers import PeerTable
 from restpipe.daemon.trust import Refused, Sources, Trust
 from restpipe.errors import Code, ConfigError
+from restpipe.transport import revocation
 from restpipe.transport.certificates import Use
 from restpipe.transport.tls import TlsFiles, server_context
 from tests.support.certificates import DAY_S, Made, authority, leaf, revocation_list, uri
@@ -208,6 +210,25 @@ def test_the_same_serial_of_another_authority_is_not_meant(stage: Stage) -> None
     stage.admit(twin)
 
 
+def test_nor_is_that_of_another_authority_of_the_same_name(stage: Stage) -> None:
+    old = authority("Test CA")
+    (stage.folder / "ca.pem").write_bytes(old.pem + CA.pem)
+    stage.put_list(leaf("web1", old, serial=2), ca=old)
+    stage.trust.reload()
+    stage.admit(leaf("web1", CA, serial=2))
+    with pytest.raises(Refused):
+        stage.admit(leaf("web1", old, serial=2))
+
+
+def test_names_are_told_and_compared_in_one_form(tmp_path: Path, stage: Stage) -> None:
+    capitals = FakeLink(leaf("WEB1.Corp.Example.", CA))
+    assert stage.trust.admit(capitals).name == "web1.corp.example"  # type: ignore[arg-type]
+    other = Stage(tmp_path / "other", name="SPIFFE://Corp.Example/Pipe")
+    other.admit(leaf("x", CA, names=[uri("spiffe://corp.example/Pipe")]))
+    with pytest.raises(Refused):
+        other.admit(leaf("x", CA, names=[uri("spiffe://corp.example/pipe")]))
+
+
 def test_a_list_by_nobody_known_is_left_out_and_told(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
     stage.put_list(leaf("x", CA), ca=authority("Other CA"))
     stage.trust.reload()
@@ -237,6 +258,80 @@ def test_a_list_that_cannot_be_read_changes_nothing(
     with pytest.raises(ConfigError):
         stage.files.crl.write_bytes(content)
         stage.trust.reload()
+
+
+def put_fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def put_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def put_link(target: str) -> Callable[[Path], None]:
+    def put(path: Path) -> None:
+        path.unlink()
+        path.symlink_to(target)
+
+    return put
+
+
+def put_large(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.truncate(revocation.MAX_LIST + 1)
+
+
+@pytest.mark.parametrize(
+    ("put", "words"),
+    [
+        (put_fifo, "it is not a file"),
+        (put_folder, "Is a directory"),
+        (put_link("/dev/zero"), "it is larger than"),
+        (put_large, "it is larger than"),
+        (put_link("/dev/null"), "revocation list 1 in it is none"),
+    ],
+)
+def test_what_is_no_list_at_all_ends_nothing_and_keeps_no_other_list_from_being_read(
+    stage: Stage, caplog: pytest.LogCaptureFixture, put: Callable[[Path], None], words: str
+) -> None:
+    first, second = leaf("web1", CA), leaf("web2", CA)
+    stage.put_list(first)
+    stage.trust.reload()
+
+    async def main() -> None:
+        link = stage.join(second)
+        async with stage.running():
+            put(stage.files.crl)
+            await until(lambda: words in caplog.text)
+            stage.put_list(second, name="second.pem")
+            await until(lambda: stage.links.cut_off)
+        assert [cut_off[0] for cut_off in stage.links.cut_off] == [link]
+
+    asyncio.run(main())
+    with pytest.raises(Refused):
+        stage.admit(first)
+    assert "Traceback" not in caplog.text
+
+
+def test_a_link_that_leads_to_itself_is_no_absent_list(stage: Stage) -> None:
+    stage.files.crl.symlink_to(stage.files.crl.name)
+    with pytest.raises(ConfigError, match="Too many levels of symbolic links"):
+        stage.trust.reload()
+
+
+@pytest.mark.parametrize("file", ["certificate.pem", "key.pem", "ca.pem"])
+@pytest.mark.parametrize("put", [put_fifo, put_folder, put_link("/dev/zero"), put_link("loop")])
+def test_what_is_no_identity_at_all_leaves_the_one_in_force(
+    stage: Stage, file: str, put: Callable[[Path], None]
+) -> None:
+    context = stage.trust.context
+    (stage.folder / "loop").symlink_to("loop")
+    put(stage.folder / file)
+    with pytest.raises(ConfigError, match=rf"^tls\.\w+ .*{file}: "):
+        stage.trust.reload()
+    assert stage.trust.context is context
 
 
 def test_an_expired_certificates_link_is_cut_and_its_session_stays(stage: Stage) -> None:
