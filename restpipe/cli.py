@@ -17,7 +17,7 @@ import click
 
 from restpipe import COMPILED, __version__
 from restpipe.errors import RestPipeError, exit_status
-from restpipe.host import config_text, logs
+from restpipe.host import config_text, logs, memory
 from restpipe.host.config import Config, Role, load, without_effect
 from restpipe.host.parent import die_with
 
@@ -189,6 +189,7 @@ def config(role: Role | None, file: Path | None, markdown: bool, as_json: bool, 
 @cli.group()
 def identity() -> None:
     """This host's identity: install it, show it, ask for it."""
+    memory.forbid_dumps()
 
 
 _role_option = click.option("--role", type=_ROLES, callback=_role, help="Whose identity it is.")

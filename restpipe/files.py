@@ -1,7 +1,12 @@
-"""Files read whole: within a bound, and without waiting for anyone."""
+"""Files read and written whole, and folders for them.
+
+Reading has a bound and waits for nobody. What is written is there wholly or not at all, with its mode under
+any umask, and through no link that somebody else has laid.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -29,3 +34,47 @@ def read_file(path: Path | str, limit: int, *, at: int | None = None) -> bytes:
     if len(pieces) > limit:
         raise OSError(errno.EFBIG, f"it is larger than {limit:,} bytes", str(path))
     return bytes(pieces)
+
+
+def create_file(path: Path | str, data: bytes, mode: int, *, at: int | None = None) -> None:
+    """Write a file that is not there yet, onto the disk. A relative `path` starts from the folder `at`.
+
+    Raises OSError, FileExistsError if anything stands there.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o600, dir_fd=at)
+    with os.fdopen(descriptor, "wb") as file:
+        os.fchmod(descriptor, mode)
+        file.write(data)
+        file.flush()
+        os.fsync(descriptor)
+
+
+def replace_file(path: Path, data: bytes, mode: int) -> None:
+    """Write a file in place of what stands there. Raises OSError: then that still stands."""
+    draft = path.with_suffix(".new")
+    try:
+        # Left by a process that was ended meanwhile; or a link, which is not followed.
+        draft.unlink(missing_ok=True)
+        create_file(draft, data, mode)
+        draft.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+        raise
+
+
+def make_folder(path: Path, mode: int) -> None:
+    """Make a folder, unless it is there. Others can write neither to it nor to those above it that are made.
+
+    Raises OSError, FileExistsError if something else stands there.
+    """
+    try:
+        path.mkdir(mode=mode & ~0o022)
+    except FileNotFoundError:
+        # Of the folders above it, `mkdir` itself would say nothing to the umask.
+        make_folder(path.parent, 0o755)
+        make_folder(path, mode)
+    except FileExistsError:
+        if not path.is_dir():
+            raise

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import restpipe
 from restpipe.errors import ConfigError
+from restpipe.files import make_folder
 from restpipe.host import logs, loop
 from restpipe.host.config import Config, Role, join_address
 from restpipe.host.notify import Notifier
@@ -102,7 +103,7 @@ def _what_next(config: Config) -> str:
 
 def _make_folder(path: Path) -> None:
     try:
-        path.mkdir(mode=0o750, parents=True, exist_ok=True)
+        make_folder(path, 0o750)
     except OSError as exc:
         denied = isinstance(exc, PermissionError)
         advice = "; XDG_RUNTIME_DIR or RP_SOCKETS_DIRECTORY names another place" if denied else ""

@@ -25,7 +25,8 @@ from restpipe_ca.profiles import Role
 VERSION = 1
 DEFAULT_PORT = 1234
 
-_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.+?-----END \1-----\s*?\n?", re.DOTALL)
+# Its body has no five dashes: so it is searched for once, however many blocks have no end.
+_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,64})-----(?:(?!-----).)+-----END \1-----\s*?\n?", re.DOTALL)
 _DIAL = re.compile(r"(?:\[(?P<v6>[^\[\]]+)\]|(?P<host>[^:\[\]]+))(?::(?P<port>[0-9]{1,5}))?")
 
 
@@ -85,7 +86,8 @@ def load_certificate(data: bytes) -> x509.Certificate:
     """A certificate from PEM; CaError where it is broken."""
     try:
         return x509.load_pem_x509_certificate(data)
-    except ValueError:
+    except Exception:
+        # What the library raises for it differs between versions, and what it says may quote a key beside it.
         raise CaError("a certificate in it is broken") from None
 
 

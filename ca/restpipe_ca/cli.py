@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import os
+import resource
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -29,6 +31,9 @@ _DAYS = click.IntRange(1, 36500)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 1 if it failed, 2 if it was called wrongly."""
+    # No core dump is to hold a key. One of 0 bytes would be piped to a program all the same (core(5)).
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
     try:
         result = cli.main(arguments, prog_name="restpipe-ca", standalone_mode=False)
         return result if isinstance(result, int) else 0
@@ -344,7 +349,7 @@ def crl(desk: _Desk, days: int | None, out: str | None) -> None:
     """Sign the revocation list anew (revoke does so by itself)."""
     number = commands.rewrite_list(desk.store, desk.unlock(), desk.now, days)
     current = desk.store.revocation_list()
-    data = desk.store.path(CRL).read_bytes()
+    data = files.read(desk.store.path(CRL))
     if out == "-":
         click.echo(data, nl=False)
         return

@@ -77,7 +77,7 @@ def _create(path: Path, data: bytes, *, inherit_owner: bool) -> None:
         files.create(path.parent, path.name, data, SECRET_MODE, inherit_owner=inherit_owner)
     except FileExistsError:
         # An earlier delivery of the same identity may have broken off just after this.
-        if path.read_bytes() != data:
+        if files.read(path) != data:
             raise CaError(f"{path} exists and is not overwritten") from None
 
 
@@ -98,10 +98,12 @@ def _check_key(path: Path, key: PublicKey | None) -> None:
     if key is None:
         raise CaError(f"{path} exists, and a key is never overwritten")
     try:
-        standing = serialization.load_pem_private_key(path.read_bytes(), None).public_key()
+        standing = serialization.load_pem_private_key(files.read(path), None).public_key()
     except TypeError:
         return  # It is encrypted: nobody can tell.
-    except ValueError:
+    except OSError:
+        raise
+    except Exception:
         raise CaError(f"{path} is not a private key") from None
     if authority.public_bytes(standing) != authority.public_bytes(key):
         raise CaError(f"{path} is another key than the certificate's")

@@ -8,7 +8,7 @@ from datetime import datetime
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from restpipe_ca import authority, bundle
+from restpipe_ca import authority, bundle, files
 from restpipe_ca.commands import State, state
 from restpipe_ca.errors import CaError
 from restpipe_ca.profiles import Role
@@ -64,7 +64,7 @@ def _faults_of_ca(store: Store, ca: x509.Certificate, now: datetime, passphrase:
 def _faults_of_key(store: Store, passphrase: bytes | None) -> list[str]:
     if not store.initialised:
         return [f"{KEY} is not here: nothing can be signed"]
-    if passphrase is None and b"ENCRYPTED" in store.path(KEY).read_bytes():
+    if passphrase is None and b"ENCRYPTED" in files.read(store.path(KEY)):
         return []
     try:
         store.unlock(lambda: passphrase or b"")
@@ -109,6 +109,6 @@ def _faults_of_use(leaf: x509.Certificate, role: Role | None) -> list[str]:
 def _matches(key: bytes, certificate: x509.Certificate) -> bool:
     try:
         loaded = serialization.load_pem_private_key(key, None)
-    except (ValueError, TypeError):
+    except Exception:
         return False
     return authority.public_bytes(loaded.public_key()) == authority.public_bytes(certificate.public_key())

@@ -102,7 +102,10 @@ class Store:
         with _about(self.path(CRL)):
             try:
                 found = x509.load_pem_x509_crl(self._read(CRL))
-            except ValueError:
+            except (CaError, OSError):
+                raise
+            except Exception:
+                # What the library raises for a damaged one differs between its versions.
                 raise CaError("is not a revocation list") from None
             if not authority.list_signed_by(found, self.certificate()):
                 raise CaError("is not signed by this CA")
@@ -111,7 +114,7 @@ class Store:
     def port(self) -> int:
         """The one to dial where an address names none."""
         try:
-            port = int(self.path(PORT).read_bytes())
+            port = int(files.read(self.path(PORT)))
         except FileNotFoundError:
             return bundle.DEFAULT_PORT
         except ValueError:
@@ -123,7 +126,7 @@ class Store:
     def pending(self, record: Record) -> Bundle | None:
         """The record's bundle, if it has not reached its place."""
         try:
-            return bundle.decode(self.path(_pending_name(record.serial)).read_bytes())
+            return bundle.decode(files.read(self.path(_pending_name(record.serial))))
         except FileNotFoundError:
             return None
 
@@ -173,7 +176,7 @@ class Store:
 
     def _read(self, name: str) -> bytes:
         try:
-            return self.path(name).read_bytes()
+            return files.read(self.path(name))
         except FileNotFoundError:
             if self.initialised or (name == KEY and self.path(CERTIFICATE).exists()):
                 raise CaError("is missing: put it back from a copy") from None
@@ -229,7 +232,8 @@ def _load_key(data: bytes, passphrase: Callable[[], bytes]) -> ec.EllipticCurveP
     secret = passphrase() if encrypted else None
     try:
         key = serialization.load_pem_private_key(data, secret)
-    except (ValueError, TypeError):
+    except Exception:
+        # Nothing of what the library says is shown: it might quote the key.
         raise CaError("the passphrase is wrong" if encrypted else "is not a private key") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise CaError("is not an ECDSA key")
@@ -253,5 +257,5 @@ def _decode_index(data: bytes) -> tuple[Record, ...]:
             Record(entry["name"], Role(entry["role"]), bundle.load_certificate(entry["certificate"].encode()))
             for entry in content["certificates"]
         )
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise CaError("is damaged: put it back from a copy") from None

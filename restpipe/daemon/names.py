@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from restpipe.daemon.peers import PeerTable, canonical_address
 from restpipe.errors import Code, Delivered, Reset
-from restpipe.files import read_file
+from restpipe.files import make_folder, read_file, replace_file
 from restpipe.names import canonical
 from restpipe.protocol.shares import may_take
 
@@ -208,11 +208,9 @@ class KnownClients:
             self._latest = told
             if known == self._written:
                 return
-            draft = self._path.with_suffix(".new")
             try:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                draft.write_text(json.dumps(known))
-                draft.replace(self._path)
+                make_folder(self._path.parent, 0o700)
+                replace_file(self._path, json.dumps(known).encode(), 0o600)
             except OSError as error:
                 _log.error("state.directory: %s: cannot be written: %s", self._path, error.strerror)
             else:

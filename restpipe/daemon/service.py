@@ -42,6 +42,7 @@ def main(config: Config) -> int:
     Raises `ConfigError` if the identity cannot be used, `RestPipeError` if a socket cannot be listened at.
     """
     logs.configure(config.log, process="pipe")
+    memory.forbid_dumps()
     memory.keep_read_buffers()
     loop.run(_serve(config))
     return 0

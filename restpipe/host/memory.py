@@ -1,9 +1,14 @@
-"""How the C library hands out large blocks."""
+"""Memory of this process: how the C library hands out large blocks, and that none of it is dumped."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import resource
 
+_PR_SET_DUMPABLE = 4
+_NO_DUMP = 1
+"""Bytes of a core dump. Of 0, the kernel would still pipe it to a program (`do_coredump`, core(5))."""
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 
@@ -23,3 +28,17 @@ def keep_read_buffers() -> bool:
     if mallopt is None:
         return False
     return bool(mallopt(_M_MMAP_THRESHOLD, 2 * READ_BUFFER) and mallopt(_M_TRIM_THRESHOLD, KEPT))
+
+
+def forbid_dumps() -> None:
+    """Have the system keep no core dump of this process, which holds a private key.
+
+    By the limit alone if that may be set, for a process that is not dumpable (prctl(2)) hides its files in
+    /proc from its own user as well.
+    """
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_CORE, (_NO_DUMP, _NO_DUMP))
+        return
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from restpipe.errors import RestPipeError
-from restpipe.files import read_file
+from restpipe.files import create_file, make_folder, read_file
 from restpipe.transport.certificates import MAX_FILE
 
 CURRENT = "current"
@@ -51,7 +51,7 @@ class Folder:
 
     def __enter__(self) -> Folder:
         with self._stack, _about(self._directory):
-            self._directory.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+            make_folder(self._directory, FOLDER_MODE)
             self._fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             self._stack.callback(os.close, self._fd)
             fcntl.flock(self._fd, fcntl.LOCK_EX)
@@ -102,7 +102,7 @@ class Folder:
         """One secret file beside the identity; never in place of another."""
         draft = f".new-{secrets.token_hex(4)}"
         with _about(self._directory / name):
-            _write(self._fd, draft, data, SECRET_MODE)
+            create_file(draft, data, SECRET_MODE, at=self._fd)
             try:
                 os.link(draft, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
             finally:
@@ -120,7 +120,7 @@ class Folder:
         inside = self._open(name)
         try:
             for file, (data, mode) in contents.items():
-                _write(inside, file, data, mode)
+                create_file(file, data, mode, at=inside)
             os.fsync(inside)
         finally:
             os.close(inside)
@@ -207,15 +207,6 @@ def _read(at: int, name: str) -> bytes | None:
         return read_file(name, MAX_FILE, at=at)
     except FileNotFoundError:
         return None
-
-
-def _write(at: int, name: str, data: bytes, mode: int) -> None:
-    fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=at)
-    with os.fdopen(fd, "wb") as file:
-        os.fchmod(fd, mode)
-        file.write(data)
-        file.flush()
-        os.fsync(fd)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,8 @@ import socket
 import stat
 from pathlib import Path
 
+from restpipe.files import make_folder
+
 BACKLOG = 1024
 
 
@@ -16,7 +18,7 @@ def unix_socket(path: Path, mode: int) -> socket.socket:
 
     Its permissions are `mode` from the first moment on: it is made in private and moved to its place.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent, 0o750)
     _remove_stale(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     draft = path.with_name(f".{path.name}.{os.getpid()}")

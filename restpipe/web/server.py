@@ -16,6 +16,7 @@ from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 from gunicorn.glogging import Logger  # type: ignore[import-untyped]
 
 from restpipe.errors import ConfigError
+from restpipe.files import make_folder
 from restpipe.host import logs
 from restpipe.host.config import Config, renewed
 from restpipe.host.notify import Notifier
@@ -49,7 +50,7 @@ def main(config: Config) -> int:
 def _make_way(path: Path) -> None:
     """Refuse a path that is in use: gunicorn replaces a stale socket, but one that is in use as well."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent, 0o750)
         taken = path.exists()
         mode = path.stat().st_mode if taken else 0
     except OSError as error:

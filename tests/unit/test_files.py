@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import errno
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from restpipe.files import read_file
+from restpipe.files import create_file, make_folder, read_file, replace_file
 
 
 def test_a_file_is_read_whole(tmp_path: Path) -> None:
@@ -49,6 +51,7 @@ def test_nobody_is_waited_for(tmp_path: Path) -> None:
             with pytest.raises(OSError) as raised:
                 read_file(tmp_path / name, 10)
             assert raised.value.strerror in ("it is not a file", "No such device or address")
+    (tmp_path / "socket").unlink()
 
 
 def test_a_folder_a_loop_and_nothing_at_all_are_told_apart(tmp_path: Path) -> None:
@@ -61,3 +64,62 @@ def test_a_folder_a_loop_and_nothing_at_all_are_told_apart(tmp_path: Path) -> No
         with pytest.raises(error) as raised:
             read_file(path, 10)
         assert raised.value.strerror
+
+
+@pytest.fixture(params=[0o000, 0o022, 0o077])
+def umask(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def mode_of(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+@pytest.mark.usefixtures("umask")
+def test_a_file_has_its_mode_under_any_umask(tmp_path: Path) -> None:
+    create_file(tmp_path / "new", b"x", 0o640)
+    replace_file(tmp_path / "state.json", b"x", 0o600)
+    assert (mode_of(tmp_path / "new"), mode_of(tmp_path / "state.json")) == (0o640, 0o600)
+    with pytest.raises(FileExistsError):
+        create_file(tmp_path / "new", b"y", 0o640)
+
+
+def test_nobody_else_can_write_to_a_folder_or_those_above_it(tmp_path: Path, umask: int) -> None:
+    folder = tmp_path / "a" / "b" / "c"
+    make_folder(folder, 0o750)
+    make_folder(folder, 0o700)
+    modes = [mode_of(each) for each in (folder, folder.parent, folder.parent.parent)]
+    assert modes == [0o750 & ~umask, 0o755 & ~umask, 0o755 & ~umask]
+
+
+def test_a_file_in_the_place_of_a_folder_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "folder"):
+        with pytest.raises((FileExistsError, NotADirectoryError)):
+            make_folder(path, 0o700)
+
+
+def test_no_draft_is_written_through_a_link(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / "state.new").symlink_to(victim)
+    replace_file(tmp_path / "state.json", b"x", 0o600)
+    assert victim.read_text() == "precious"
+    assert (tmp_path / "state.json").read_bytes() == b"x"
+
+
+def test_a_file_that_cannot_be_written_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "state.json"
+    replace_file(path, b"before", 0o600)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        replace_file(path, b"after", 0o600)
+    assert path.read_bytes() == b"before"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["state.json"]

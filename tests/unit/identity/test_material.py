@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.serialization import pkcs12
 
 from restpipe.errors import RestPipeError
 from restpipe.host.config import Role
@@ -70,6 +71,54 @@ def test_what_cannot_be_read_is_one_line(ca: Made, web1: Made, change, words: st
     assert words in text
     assert text.startswith("my.bundle: ")
     assert "\n" not in text
+
+
+def test_no_damage_has_the_key_quoted(ca: Made, web1: Made) -> None:
+    """Two lines damaged: one in the certificate's end, the other wherever."""
+    lines = (HEADER + web1.pem + web1.key_pem + ca.pem).splitlines(keepends=True)
+    secrets = [line.strip().decode() for line in web1.key_pem.splitlines()[1:-1]]
+    end = lines.index(b"-----END CERTIFICATE-----\n")
+    for number in range(len(lines)):
+        damaged = [line for at, line in enumerate(lines) if at != number or at == end]
+        damaged[damaged.index(b"-----END CERTIFICATE-----\n")] = b"-----END CERTIFICATE\n"
+        with pytest.raises(RestPipeError) as raised:
+            read_bundle(b"".join(damaged), "b")
+        assert not [secret for secret in secrets if secret in str(raised.value)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: b"\xef\xbb\xbf" + data,
+        lambda data: data.replace(b"\n", b"\r\n"),
+        lambda data: b"\xef\xbb\xbf" + data.replace(b"\n", b"\r\n"),
+    ],
+)
+def test_what_editors_of_other_systems_do_to_a_file_is_no_damage(ca: Made, web1: Made, change) -> None:  # type: ignore[no-untyped-def]
+    material = read_bundle(change(HEADER + web1.key_pem + web1.pem + ca.pem), "b")
+    assert (material.name, material.role) == ("web1", Role.CLIENT)
+    assert material.key is not None
+    assert material.fits(material.key)
+
+
+def test_it_is_said_when_a_file_is_of_another_kind(ca: Made, web1: Made) -> None:
+    together = pkcs12.serialize_key_and_certificates(
+        b"web1", web1.key, web1.certificate, [ca.certificate], serialization.NoEncryption()
+    )
+    der = web1.certificate.public_bytes(serialization.Encoding.DER)
+    for data in (together, der):
+        with pytest.raises(RestPipeError, match=r"b: there is no certificate in it: it is DER or PKCS#12"):
+            read_bundle(data, "b")
+    key = web1.key.private_bytes(
+        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    with pytest.raises(RestPipeError, match=r"k: there is no private key in it \(PEM\): it is DER"):
+        read_files(key, web1.pem, ca.pem, ("k", "c", "a"))
+
+
+def test_a_file_of_beginnings_alone_is_refused_at_once() -> None:
+    with pytest.raises(RestPipeError, match="has no proper end"):
+        read_bundle(b"-----BEGIN CERTIFICATE-----\n" * 30_000, "b")
 
 
 def test_three_files_are_taken_as_they_are_named(ca: Made, web1: Made) -> None:
