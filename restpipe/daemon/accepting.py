@@ -9,6 +9,7 @@ from typing import NamedTuple
 from restpipe.daemon.channel import Channel
 from restpipe.daemon.links import PeerLinks
 from restpipe.daemon.peers import Peer, PeerTable
+from restpipe.daemon.router import STOPS
 from restpipe.daemon.trust import Refused, Trust
 from restpipe.errors import Code, ProtocolError
 from restpipe.protocol.connection import Side, new_session_id
@@ -50,6 +51,8 @@ class Accepting:
         """Both may be changed at any time, for clients that connect from then on."""
         self._names: dict[Link, str] = {}
         self._contenders: dict[Peer, Contender] = {}
+        self.draining = False
+        """Only clients that go on with their session are let in."""
         self.conflicts = 0
         """Connections refused because their name is connected from elsewhere."""
 
@@ -117,6 +120,9 @@ class Accepting:
         if hello.role != ROLE_PIPE:
             raise ProtocolError(Code.HANDSHAKE, "only pipe daemons talk to this port")
         name = self._names[link]
+        if self.draining and not self._goes_on(name, hello):
+            link.close(Code.SHUTDOWN, STOPS)
+            return
         peer = self._peers.add(name)
         if peer is None:
             link.close(Code.TOO_MANY_LINKS, "too many clients are known already")
@@ -131,6 +137,11 @@ class Accepting:
             self._accept(link, peer, hello, now)
         else:
             self._contend(peer, older, link, hello, now)
+
+    def _goes_on(self, name: str, hello: Hello) -> bool:
+        """Tell whether it is about a session that is known here."""
+        peer = self._peers.get(name)
+        return peer is not None and _same_session(peer, hello)
 
     def _accept(self, link: Link, peer: Peer, hello: Hello, now: float) -> None:
         if not _same_session(peer, hello):

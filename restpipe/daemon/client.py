@@ -38,6 +38,9 @@ class ClientDaemon(Daemon):
         yield self._trust.run()
         yield self._stats.run()
 
+    def finish(self) -> None:
+        self.dialing.hurry()
+
     def stop(self) -> None:
         self.dialing.stop()
 

@@ -23,6 +23,11 @@ from restpipe.transport.timer import DeadlineQueue
 from restpipe.transport.tls import TlsFiles
 
 DRAIN_POLL_S = 0.05
+RETURN_S = 6.0
+"""How long a peer that has lost its link is waited for at the end: a round of turns, and some. One that is
+away for longer does not keep all others from the next daemon."""
+TOLD = 10
+"""Names in one line of the log."""
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +60,9 @@ class Daemon:
     def tasks(self) -> Iterator[Coroutine[Any, Any, None]]:
         """Yield what runs as long as the daemon serves. Raises `RestPipeError` if it cannot start."""
         yield from ()
+
+    def finish(self) -> None:
+        """Make no new links to peers but those that go on with a session, without delay."""
 
     def stop(self) -> None:
         """Make no new links to peers."""
@@ -101,32 +109,58 @@ class Daemon:
         )
 
     async def drain(self) -> None:
-        """Take nothing new, give events in flight `pipe.drain_timeout_s` to finish, then close all links."""
-        self.stop()
+        """Take nothing new, give events in flight `pipe.drain_timeout_s` to finish, then close all links.
+
+        A link to a peer that breaks meanwhile, or has done so just before, may be made anew: what is owed
+        over it is not lost with it.
+        """
         self.links.stopping = True
+        self.finish()
         self.events.closed = True
         self.router.drain()
-        links = (*self.events.links, *self.links.all())
-        for link in links:
+        for link in self.events.links:
             link.send_control(encode_goaway(Code.SHUTDOWN, STOPS))
+        for link in self.links.all():
+            link.send_control(encode_goaway(Code.DRAINING, STOPS))
         timeout_s = self.pipe.drain_timeout_s
         try:
             async with asyncio.timeout(timeout_s):
-                # What was sent before the GOAWAY came through is here then: nothing is lost on the way.
-                await asyncio.gather(*(link.wait_answered() for link in links))
-                # Polled, so that the router need not look for the last event.
-                while self.in_flight:  # noqa: ASYNC110
-                    await asyncio.sleep(DRAIN_POLL_S)
-                for link in links:
-                    await link.wait_written()
+                await self._wait_finished()
         except TimeoutError:
-            _log.warning("%d events were still under way after %g s", self.in_flight, timeout_s)
+            _log.warning("%s after %g s", self._unfinished(), timeout_s)
+        self.stop()
         self.handlers.closed = True
         links = (*self.events.links, *self.links.all(), *self.handlers.links)
         for link in links:
             link.close(Code.SHUTDOWN, STOPS)
         for link in links:
             await link.wait_closed()
+
+    async def _wait_finished(self) -> None:
+        """Return once all events have ended, and all peers that are there, or soon back, know of it."""
+        # What was sent before the GOAWAY came through is here then: nothing is lost on the way.
+        links = (*self.events.links, *self.links.all())
+        await asyncio.gather(*(link.wait_answered() for link in links))
+        while True:
+            # Polled, so that the router need not look for the last event.
+            while self.in_flight:  # noqa: ASYNC110
+                await asyncio.sleep(DRAIN_POLL_S)
+            links = (*self.events.links, *self.links.all())
+            await asyncio.gather(*(link.wait_written() for link in links))
+            if not self.in_flight and not self._owed():
+                return
+            await asyncio.sleep(DRAIN_POLL_S)
+
+    def _owed(self) -> list[Peer]:
+        """Return the peers that have not acknowledged all that is for them, and are there or soon back."""
+        peers = (*self.links.peers(), *self.links.lately(RETURN_S))
+        return [peer for peer in peers if peer.channel is not None and peer.channel.session.pending]
+
+    def _unfinished(self) -> str:
+        if self.in_flight:
+            return f"{self.in_flight} events were still under way"
+        owed = ", ".join(sorted(peer.name for peer in self._owed())[:TOLD])
+        return f"what was sent to {owed or 'local workers'} was still not taken over"
 
     def _give_up(self, route: Route) -> None:
         self.router.give_up(route)

@@ -27,7 +27,7 @@ from restpipe.transport.dialer import Disappointments, dial
 from restpipe.transport.link import Link
 from restpipe.transport.tls import handshake_failure
 
-CONCERN_ALL = frozenset((Code.SHUTDOWN, Code.HEARTBEAT, Code.AUTHORITY_GONE))
+CONCERN_ALL = frozenset((Code.SHUTDOWN, Code.DRAINING, Code.HEARTBEAT, Code.AUTHORITY_GONE))
 """Reasons for which a server closes the links of all clients at once. All others concern one client."""
 
 _log = logging.getLogger(__name__)
@@ -76,6 +76,12 @@ class Dialing:
         self._backoff = Backoff(pipe.reconnect_min_s, pipe.reconnect_max_s)
         self._redial.configure(self._backoff, len(self._addresses))
         self._reason = ""
+        self._hurry.set()
+
+    def hurry(self) -> None:
+        """Dial at once if the link is down, without a turn: time is short, and others have lost no link."""
+        self._backoff.reset()
+        self._redial.take_turn(0.0, 0.0)
         self._hurry.set()
 
     def stop(self) -> None:

@@ -8,12 +8,12 @@ from typing import Protocol
 
 from restpipe.daemon.channel import Channel
 from restpipe.daemon.peers import Peer
-from restpipe.daemon.router import Router
+from restpipe.daemon.router import STOPS, Router
 from restpipe.errors import Code
 from restpipe.host.config import Pipe
 from restpipe.protocol.connection import Connection, Side
 from restpipe.protocol.frames import GOAWAY, Frame
-from restpipe.protocol.messages import read_message
+from restpipe.protocol.messages import encode_goaway, read_message
 from restpipe.protocol.schema_pb2 import Goaway
 from restpipe.transport.link import Link
 
@@ -63,6 +63,11 @@ class PeerLinks:
         """Return the peers whose link is up."""
         return tuple(self._links)
 
+    def lately(self, within_s: float) -> list[Peer]:
+        """Return the peers that are expected back and have had a link within that time."""
+        since = self._loop.time() - within_s
+        return [peer for peer in self._given_up if peer.lost_at >= since]
+
     def all(self) -> tuple[Link, ...]:
         return tuple(self._links.values())
 
@@ -104,6 +109,9 @@ class PeerLinks:
     def _go_on(self, peer: Peer, now: float) -> None:
         peer.online = True
         self._owner.joined(peer)
+        link = self._links.get(peer)
+        if self.stopping and link is not None:
+            link.send_control(encode_goaway(Code.DRAINING, STOPS))
         self._router.peer_joined(peer, now)
 
     def link_frame(self, link: Link, peer: Peer, frame: Frame, now: float) -> None:
@@ -131,8 +139,10 @@ class PeerLinks:
             self._go_on(peer, now)
 
     def _goes(self, peer: Peer, goaway: Goaway) -> None:
-        """The peer takes no new events; those in flight go on until it closes the link."""
-        # It is said once more when the link closes.
+        """The peer takes no new events; those in flight go on until it closes the link.
+
+        As long as it drains it can be found again. What it says last is SHUTDOWN.
+        """
         if peer.online:
             _log.info("%s goes: %s", peer.name, goaway.detail, extra={"peer": peer.name})
         peer.online = False
@@ -146,6 +156,7 @@ class PeerLinks:
             return
         del self._links[peer]
         peer.online = False
+        peer.lost_at = self._loop.time()
         level = logging.INFO if link.connection.peer_goes or self.stopping else logging.WARNING
         _log.log(
             level, "the link to %s at %s is gone: %s", peer.name, link, reason, extra={"peer": peer.name}

@@ -28,6 +28,8 @@ class Peer:
         """The last one that it proved its name with."""
         self.online = False
         """Its link is up and takes new events."""
+        self.lost_at = 0.0
+        """When its last link was lost, by the loop's clock."""
         self.stops = False
         """It has said that it stops: no other link will go on with its session."""
         self.queue: WaitingQueue[Channel, Route] = WaitingQueue(

@@ -92,6 +92,9 @@ class ServerDaemon(Daemon):
             self._store.keep("pipe", detail, sock)
         return sock
 
+    def finish(self) -> None:
+        self._accepting.draining = True
+
     def stop(self) -> None:
         if self._listener is not None:
             self._listener.close()
