@@ -12,7 +12,7 @@ from restpipe.errors import Code, ProtocolError
 from restpipe.protocol.connection import Connection
 from restpipe.protocol.frames import Frame
 from restpipe.protocol.native import mypyc_attr
-from restpipe.transport.tls import broken_off
+from restpipe.transport.tls import broken_off, tell_failures
 
 POLL_S = 0.01
 LAST_WORDS_S = 2.0
@@ -86,6 +86,7 @@ class Link(asyncio.Protocol):
             # None when the other side has already reset the connection.
             self.peer_address = (transport.get_extra_info("peername") or ("", 0))[:2]
             set_socket_options(sock, self.connection.dead_s)
+            tell_failures(transport)
         self._arm_timer()
         self._owner.link_made(self)
         self.wake()

@@ -112,13 +112,41 @@ def verified_chain(connection: ssl.SSLObject) -> list[bytes]:
 
 
 class _TellingSSLObject(ssl.SSLObject):
-    """Keeps what OpenSSL has to say to the other side when a handshake fails: event loops drop it."""
+    """Says what OpenSSL has to say to the other side when TLS fails: event loops drop it.
+
+    After a failed handshake that is for `LastWords`. Later on this says it by itself (see `tell_failures`).
+    """
+
+    outgoing: ssl.MemoryBIO
+    socket: tuple[int, int] | None
+    """The descriptor, and the inode, which no other socket has should that number be another's by now."""
 
     @classmethod
     def _create(cls, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, *more: Any, **named: Any) -> Any:
         created = super()._create(incoming, outgoing, *more, **named)  # type: ignore[misc]
         created.outgoing = outgoing
+        created.socket = None
         return created
+
+    def read(self, len: int = 1024, buffer: Any = None) -> Any:  # noqa: A002 - as it is called there
+        # All of SSLObject.read, so that the way of an event is no longer.
+        try:
+            inner = self._sslobj  # type: ignore[attr-defined]
+            return inner.read(len, buffer) if buffer is not None else inner.read(len)
+        except ssl.SSLWantReadError:
+            raise
+        except ssl.SSLError:
+            self._tell()
+            raise
+
+    def _tell(self) -> None:
+        words = self.outgoing.read()
+        if not words or self.socket is None:
+            return
+        descriptor, inode = self.socket
+        with contextlib.suppress(OSError):
+            if os.fstat(descriptor).st_ino == inode:
+                os.write(descriptor, words)
 
     def do_handshake(self) -> None:
         try:
@@ -128,6 +156,14 @@ class _TellingSSLObject(ssl.SSLObject):
         except ssl.SSLError as error:
             error.last_words = self.outgoing.read()  # type: ignore[attr-defined]
             raise
+
+
+def tell_failures(transport: asyncio.BaseTransport) -> None:
+    """Have the other side of a link whose handshake is over told why TLS fails (RFC 8446, section 6.2)."""
+    connection, sock = transport.get_extra_info("ssl_object"), transport.get_extra_info("socket")
+    if isinstance(connection, _TellingSSLObject) and sock is not None:
+        with contextlib.suppress(OSError):
+            connection.socket = sock.fileno(), os.fstat(sock.fileno()).st_ino
 
 
 class LastWords:
@@ -197,10 +233,12 @@ def broken_off(error: Exception) -> str:
     """Why a link whose handshake was over broke, in words for one line of a log."""
     if isinstance(error, ConnectionResetError) and not error.errno:
         return os.strerror(errno.ECONNRESET)
+    if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLCertVerificationError):
+        return _reason(error, "link")
     return handshake_failure(error)
 
 
-def _reason(error: ssl.SSLError) -> str:
+def _reason(error: ssl.SSLError, what: str = "handshake") -> str:
     reason = error.reason or str(error)
     _, is_alert, alert = reason.partition("_ALERT_")
     if not is_alert:
@@ -208,4 +246,4 @@ def _reason(error: ssl.SSLError) -> str:
     words = alert.lower().replace("_", " ").replace("unknown ca", "it is not from a CA known there")
     if any(part in alert for part in _ABOUT_CERTIFICATES):
         return f"the other side refuses this side's certificate: {words}"
-    return f"the other side gave up the handshake: {words}"
+    return f"the other side gave up the {what}: {words}"

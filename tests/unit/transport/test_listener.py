@@ -4,10 +4,11 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from restpipe_ca.profiles import Role
@@ -20,7 +21,7 @@ from restpipe.transport import listener as listener_module
 from restpipe.transport.dialer import dial
 from restpipe.transport.link import Link
 from restpipe.transport.listener import Listener, listening_socket
-from restpipe.transport.tls import client_context
+from restpipe.transport.tls import client_context, server_context
 from tests.unit.transport.kit import Identities, Lines, Recorder, connection, logged, run, until
 
 TIMEOUT_S = 10.0
@@ -303,3 +304,86 @@ def test_a_port_that_is_taken_is_an_error() -> None:
         listening_socket("127.0.0.1", sock.getsockname()[1])
     with listening_socket("::1", 0) as sock:
         assert sock.family == socket.AF_INET6
+
+
+class Stranger:
+    """A client that speaks TLS rightly until its handshake is over, and whatever it likes from then on."""
+
+    def __init__(self, port: int, context: ssl.SSLContext) -> None:
+        self._sock = socket.create_connection(("127.0.0.1", port), TIMEOUT_S)
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname="localhost")
+
+    def __enter__(self) -> Stranger:
+        self.step(self.tls.do_handshake)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._sock.close()
+
+    def step(self, action: Callable[[], Any]) -> Any:
+        while True:
+            try:
+                result = action()
+            except ssl.SSLWantReadError:
+                self._sock.sendall(self._outgoing.read())
+                data = self._sock.recv(65536)
+                if not data:
+                    raise ConnectionError("closed without a word") from None
+                self._incoming.write(data)
+            else:
+                self._sock.sendall(self._outgoing.read())
+                return result
+
+    def record(self, data: bytes) -> bytearray:
+        """As it would be sent."""
+        self.tls.write(data)
+        return bytearray(self._outgoing.read())
+
+    def answer_to(self, record: bytes) -> str:
+        """The reason of the alert that comes back."""
+        self._sock.sendall(record)
+        with pytest.raises(ssl.SSLError) as raised:
+            self.step(lambda: self.tls.read(65536))
+        return str(raised.value.reason)
+
+
+def with_wrong_tag(record: bytearray) -> bytes:
+    record[-1] ^= 1
+    return bytes(record)
+
+
+def too_large(record: bytearray) -> bytes:
+    return bytes(record[:3]) + (0x4101).to_bytes(2, "big") + bytes(0x4101)
+
+
+def in_plain(record: bytearray) -> bytes:
+    return b"\x14\x03\x03\x00\x01\x01"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (with_wrong_tag, "SSLV3_ALERT_BAD_RECORD_MAC"),
+        (too_large, "TLSV1_ALERT_RECORD_OVERFLOW"),
+        (in_plain, "SSLV3_ALERT_UNEXPECTED_MESSAGE"),
+    ],
+)
+def test_what_breaks_tls_after_the_handshake_is_answered_by_an_alert(
+    ids: Identities, change: Callable[[bytearray], bytes], reason: str
+) -> None:
+    """RFC 8446, sections 5 and 5.2."""
+
+    async def main() -> None:
+        server = server_context(ids.issue(["localhost"], Role.SERVER))
+        client = client_context(ids.issue(["alpha"], Role.CLIENT))
+        async with listening(server) as place:
+
+            def speak() -> str:
+                with Stranger(place.port, client) as stranger:
+                    return stranger.answer_to(change(stranger.record(b"hello")))
+
+            assert await asyncio.to_thread(speak) == reason
+            await until(lambda: place.owner.lost)
+
+    run(main())
