@@ -25,7 +25,7 @@ from restpipe.protocol.schema_pb2 import ROLE_PIPE, Goaway
 from restpipe.transport.backoff import Backoff, Redial
 from restpipe.transport.dialer import Disappointments, dial
 from restpipe.transport.link import Link
-from restpipe.transport.tls import handshake_failure
+from restpipe.transport.tls import SILENT, SILENT_WHY, handshake_failure
 
 CONCERN_ALL = frozenset((Code.SHUTDOWN, Code.DRAINING, Code.HEARTBEAT, Code.AUTHORITY_GONE))
 """Reasons for which a server closes the links of all clients at once. All others concern one client."""
@@ -141,7 +141,8 @@ class Dialing:
                 disappointments=self._disappointments,
             )
         except OSError as error:
-            self._report(handshake_failure(error))
+            reason = handshake_failure(error)
+            self._report(f"{reason}: {SILENT_WHY}" if reason == SILENT else reason)
             return False
         self._stats.timing(metrics.CONNECT_ATTEMPT_TIME, loop.time() - began)
         return True

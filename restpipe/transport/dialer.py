@@ -9,6 +9,7 @@ import os
 import socket
 import ssl
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from restpipe.transport.link import Link
 from restpipe.transport.tls import LastWords
@@ -95,8 +96,9 @@ async def _dial(
     timeout_s: float,
 ) -> Link:
     loop = asyncio.get_running_loop()
-    async with asyncio.timeout(timeout_s):
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    end = loop.time() + timeout_s
+    found = await _look_up(host, port, end)
+    async with asyncio.timeout_at(end):
         first, last = past.order(_interleaved(found))
         sock = await _connect_in_time(first, last)
         address = _peer_of(sock)
@@ -117,6 +119,15 @@ async def _dial(
                     await last_words.say(error)
                 raise
     return link
+
+
+async def _look_up(host: str, port: int, end: float) -> list[Any]:
+    """Raises gaierror if there is no answer until then: that is no fault of the server's."""
+    try:
+        async with asyncio.timeout_at(end):
+            return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except TimeoutError:
+        raise socket.gaierror(socket.EAI_AGAIN, "its name could not be looked up in time") from None
 
 
 def _interleaved(found: Iterable[AddressInfo]) -> list[AddressInfo]:

@@ -200,6 +200,13 @@ class LastWords:
                     left -= len(piece)
 
 
+SILENT = "no TLS handshake in time"
+"""What came of a handshake in which the other side said nothing."""
+SILENT_WHY = (
+    "the server connects and says nothing: it hangs, or is another than meant, or large packets are lost on "
+    "the way, as those of a client's first words are from OpenSSL 3.5 on (README.md: Groups)"
+)
+"""What the one that dialed can make of it."""
 _ONLY = "an older version than TLS 1.3, the only one that is spoken here"
 _IN_WORDS = {
     "HTTP_REQUEST": "http request instead of TLS",
@@ -218,9 +225,9 @@ def handshake_failure(error: Exception) -> str:
     if isinstance(error, ssl.SSLError):
         return _reason(error)
     if isinstance(error, TimeoutError) and not error.errno:
-        return "no TLS handshake in time"
+        return SILENT
     if isinstance(error, ConnectionAbortedError) and "handshake" in str(error):
-        return "no TLS handshake in time"
+        return SILENT
     if isinstance(error, OSError) and error.errno:
         named = isinstance(error, socket.gaierror) and error.strerror
         return named or os.strerror(error.errno)

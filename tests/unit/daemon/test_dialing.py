@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import logging
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -219,6 +220,21 @@ def test_a_server_that_was_restarted_begins_another_session(monkeypatch: pytest.
             assert reset.code is Code.OUTCOME_UNKNOWN
             assert "the server began a new session" in reset.detail
             assert house.settled()
+
+    run(main())
+
+
+def test_a_server_that_says_nothing_is_told_with_what_may_be_the_cause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main() -> None:
+        with logged("restpipe.daemon.dialing") as lines:
+            async with client(monkeypatch, away=True) as house:
+                house.far.away = TimeoutError()
+                await until(lambda: len(house.far.dialed) >= 6)
+            told = [line for line in lines.at_least(logging.WARNING) if "no TLS handshake in time" in line]
+        assert len(told) == 1
+        assert "large packets are lost on the way" in told[0]
 
     run(main())
 

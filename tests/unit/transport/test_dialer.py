@@ -90,8 +90,8 @@ class Dialer:
         await until(lambda: len(self.owner.lost) == len(self.owner.made))
 
 
-def resolving(monkeypatch: pytest.MonkeyPatch, *found: AddressInfo) -> None:
-    """Every name has these addresses."""
+def resolving(monkeypatch: pytest.MonkeyPatch, *found: AddressInfo, silent: bool = False) -> None:
+    """Every name has these addresses, unless no name server answers."""
     real = asyncio.get_running_loop
 
     class Loop:
@@ -99,6 +99,8 @@ def resolving(monkeypatch: pytest.MonkeyPatch, *found: AddressInfo) -> None:
             return getattr(real(), name)
 
         async def getaddrinfo(self, *_: object, **__: object) -> tuple[AddressInfo, ...]:
+            if silent:
+                await asyncio.Event().wait()
             return found
 
     class Asyncio:
@@ -300,6 +302,18 @@ def test_a_name_without_an_address_and_one_that_refuses(
         with pytest.raises(OSError, match="the name has no address"):
             await caller.dial("pipe.example", 1)
         assert caller.owner.made == []
+
+    run(main())
+
+
+def test_a_name_that_is_not_looked_up_in_time_is_no_fault_of_the_servers(
+    ids: Identities, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        resolving(monkeypatch, silent=True)
+        with pytest.raises(socket.gaierror) as caught:
+            await Dialer(ids.client("alpha")).dial("pipe.example", 1, timeout_s=0.05)
+        assert handshake_failure(caught.value) == "its name could not be looked up in time"
 
     run(main())
 
