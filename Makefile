@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: venv scan demo test test-compiled compiled-suite lint format schema bench bench-peers faults soak deb system-test system-tools clean
+.PHONY: venv scan demo test test-compiled compiled-suite lint format schema bench bench-peers faults fuzz soak deb system-test system-tools clean
 
 venv: $(VENV)/ready
 
@@ -84,6 +84,13 @@ $(VENV)/peers/ready: $(VENV)/ready
 
 faults: venv  ## Links, processes and hosts that fail under load; those in network namespaces need root.
 	$(RUN) -m pytest tests/faults $(PYTEST)
+
+fuzz: $(VENV)/fuzz-ready  ## Hostile bytes, guided by coverage: SECONDS=10 each, TARGETS="wire lists".
+	$(RUN) -m tests.fuzz --seconds $(or $(SECONDS),10) $(TARGETS)
+
+$(VENV)/fuzz-ready: $(VENV)/ready
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check 'atheris>=3'
+	@touch $@
 
 soak: venv  ## Random faults under load: SECONDS=600 SEED=7. Fails unless nothing is lost, run twice or falsified.
 	$(RUN) -m tests.soak --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))

@@ -46,8 +46,15 @@ class Material:
         return self.role or (Role(next(iter(uses))) if len(uses) == 1 else None)
 
     def fits(self, key: bytes) -> bool:
-        """Whether this private key (PEM, not encrypted) is the certificate's."""
-        return public_half(key) == _public_bytes(self.chain[0].public_key())
+        """Whether this private key (PEM, not encrypted) is the certificate's.
+
+        Raises RestPipeError if either is broken.
+        """
+        private = public_half(key)
+        try:
+            return private == _public_bytes(self.chain[0].public_key())
+        except Exception:
+            raise RestPipeError("the certificate's key is broken, or of a kind that is not known") from None
 
 
 def read_bundle(data: bytes, source: str) -> Material:
@@ -55,8 +62,9 @@ def read_bundle(data: bytes, source: str) -> Material:
     header = _header(data)
     version = header.get("restpipe-bundle", BUNDLE_VERSION)
     if version != BUNDLE_VERSION:
+        shown = ascii(version[:20])[1:-1]
         raise RestPipeError(
-            f"{source}: a bundle of version {version}, {BUNDLE_VERSION} is known: upgrade restpipe"
+            f"{source}: a bundle of version {shown}, {BUNDLE_VERSION} is known: upgrade restpipe"
         )
     chain, authorities = _sorted_out(_certificates(data, source), source)
     try:
