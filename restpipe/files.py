@@ -75,6 +75,7 @@ def make_folder(path: Path, mode: int) -> None:
         # Of the folders above it, `mkdir` itself would say nothing to the umask.
         make_folder(path.parent, 0o755)
         make_folder(path, mode)
-    except FileExistsError:
+    except OSError:
+        # Of one that is there, the system may say first that nothing can be made.
         if not path.is_dir():
             raise

@@ -94,6 +94,16 @@ def test_nobody_else_can_write_to_a_folder_or_those_above_it(tmp_path: Path, uma
     assert modes == [0o750 & ~umask, 0o755 & ~umask, 0o755 & ~umask]
 
 
+def test_a_folder_that_is_there_needs_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "mkdir", full)
+    make_folder(tmp_path, 0o700)
+    with pytest.raises(OSError, match="No space left"):
+        make_folder(tmp_path / "new", 0o700)
+
+
 def test_a_file_in_the_place_of_a_folder_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file", tmp_path / "file" / "folder"):
