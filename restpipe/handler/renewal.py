@@ -4,7 +4,7 @@ Under systemd a second process loads the new code, and takes this one's place on
 on answering until the new one is linked to the daemon, then finishes what it has under way. The new one is no
 child of the old: a main process that is not systemd's own is not waited for at a stop, but killed. Whoever
 else started this process would take that for its end: for them it tries in a second process whether the new
-code can be loaded, finishes what it has under way, and begins anew under its own number (`begin_anew`).
+code can be loaded, finishes what it has under way, and begins anew under its own number (`Start.again`).
 
 Code that cannot be loaded, or not in time, changes nothing but the log. A reload that comes while code is
 being loaded is made up for after that: by the old process, or by whoever has taken its place.
@@ -18,13 +18,11 @@ import logging
 import os
 import signal
 import subprocess
-import sys
-from typing import NoReturn
 
 from restpipe.handler.reloading import SERVES, tell
-from restpipe.host import notify
 from restpipe.host.loop import on_signal
 from restpipe.host.orphan import Orphan
+from restpipe.host.start import Start
 
 PREDECESSOR = "RESTPIPE_PREDECESSOR"
 """Environment variable of the new process: whose place it takes."""
@@ -51,29 +49,16 @@ def is_successor() -> bool:
     return PREDECESSOR in os.environ
 
 
-def begin_anew() -> NoReturn:
-    """The same command under the same process number, with the code as it is now."""
-    os.execve(sys.executable, _command(), notify.environ())  # noqa: S606 - our own command line
-
-
-def _command() -> list[str]:
-    return [sys.executable, *sys.orig_argv[1:]]
-
-
-def _environ() -> dict[str, str]:
-    """For another process of this service, which is not its main one."""
-    return {name: value for name, value in notify.environ().items() if name != "WATCHDOG_PID"}
-
-
 class Renewal:
     """The old process' side. `listen` in the loop, once; `close` when it is to end."""
 
-    def __init__(self, load_timeout_s: float, *, in_place: bool = False) -> None:
+    def __init__(self, load_timeout_s: float, start: Start, *, in_place: bool = False) -> None:
         """`in_place`: whoever started this process does not follow to another."""
         self.succeeded = False
         """Another process serves in this one's place."""
         self.anew = False
-        """This process is to end in order to `begin_anew`."""
+        """This process is to end in order to begin anew."""
+        self._start = start
         self._in_place = in_place
         self._load_timeout_s = load_timeout_s
         self._asked = False
@@ -129,7 +114,9 @@ class Renewal:
     async def _check(self) -> str:
         """Loads it in a child, which does nothing else."""
         # Not asyncio's subprocess: that one needs a child watcher.
-        child = subprocess.Popen([*_command(), "--check"], env=_environ())  # noqa: ASYNC220, S603
+        child = subprocess.Popen(  # noqa: ASYNC220, S603
+            [*self._start.command, "--check"], env=self._environ(), cwd=self._start.place
+        )
         try:
             while child.poll() is None:  # noqa: ASYNC110
                 await asyncio.sleep(_POLL_S)
@@ -140,7 +127,11 @@ class Renewal:
 
     async def _await_successor(self) -> str:
         """Cancelled when it serves."""
-        successor = self._successor = Orphan(_command(), _environ() | {PREDECESSOR: str(os.getpid())})
+        successor = self._successor = Orphan(
+            self._start.command,
+            self._environ() | {PREDECESSOR: str(os.getpid())},
+            self._start.place,
+        )
         try:
             while not successor.ended:  # noqa: ASYNC110
                 await asyncio.sleep(_POLL_S)
@@ -148,6 +139,10 @@ class Renewal:
             if not self.succeeded:
                 successor.send_signal(signal.SIGKILL)
         return ENDED
+
+    def _environ(self) -> dict[str, str]:
+        """For another process of this service, which is not its main one."""
+        return {name: value for name, value in self._start.environ.items() if name != "WATCHDOG_PID"}
 
     def _pass_on(self) -> None:
         """The code has changed since the successor was started."""

@@ -14,7 +14,7 @@ from restpipe.handler.dispatch import Dispatcher
 from restpipe.handler.faults import ends_task
 from restpipe.handler.hooks import StateHooks, call_hook
 from restpipe.handler.registry import Registry
-from restpipe.handler.renewal import FINISH_S, Renewal, begin_anew, is_successor, take_over
+from restpipe.handler.renewal import FINISH_S, Renewal, is_successor, take_over
 from restpipe.handler.state_events import ClientStateHooks, ServerStateHooks
 from restpipe.host import forks, logs, loop, notify
 from restpipe.host.config import Config, Role
@@ -23,6 +23,7 @@ from restpipe.host.expendable import Expendable
 from restpipe.host.loader import create
 from restpipe.host.notify import Notifier
 from restpipe.host.sandbox import hint
+from restpipe.host.start import Start
 from restpipe.host.stats import Stats
 from restpipe.protocol.schema_pb2 import ROLE_HANDLER
 from restpipe.transport.daemon_link import DaemonLink
@@ -51,10 +52,11 @@ def main(config: Config, *, in_place: bool = False) -> int:
 
     Raises `ConfigError` if the user's class cannot be loaded, before anything has been started.
     """
-    ending = Ending()
+    start, ending = Start.of_this_process(), Ending()
     expendable = Expendable() if is_successor() else None
     with ending.after():
-        worker = Worker(config, *_load(config), in_place=in_place, expendable=expendable)
+        loaded = _load(config)
+        worker = Worker(config, *loaded, in_place=in_place, expendable=expendable, start=start)
         loop.run(_run(worker, ending), on_stop=lambda: ending.within(worker.patience_s), collect_seldom=False)
     return 0
 
@@ -66,7 +68,7 @@ async def _run(worker: Worker, ending: Ending) -> None:
         await worker.run()
     finally:
         if worker.anew:
-            ending.instead = begin_anew
+            ending.instead = worker.start.again
         ending.within(GRACE_S)
 
 
@@ -128,13 +130,15 @@ class Worker:
         notifier: Notifier | None = None,
         in_place: bool = False,
         expendable: Expendable | None = None,
+        start: Start | None = None,
     ) -> None:
+        self.start = start or Start.of_this_process()
         self._config = config
         self._handler = handler
         self._listeners = listeners
         self._registry = Registry.of(handler)
         self._notifier = notifier or Notifier()
-        self._renewal = Renewal(config.handlers.load_timeout_s, in_place=in_place)
+        self._renewal = Renewal(config.handlers.load_timeout_s, self.start, in_place=in_place)
         self._expendable = expendable
         self._serving = False
         self._stopping = False

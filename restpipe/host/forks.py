@@ -6,16 +6,26 @@ that stay open for as long as the child lives. The child is made to have its own
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 
+_loop: tuple[asyncio.AbstractEventLoop, int] | None = None
 _signals: set[int] = set()
 _connections: list[Callable[[], int]] = []
 is_child = False
 """This process is a fork of the one that has signals and connections of its own."""
+
+
+def own_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Have a child end that is forked in this thread and comes back to its loop: the loop is the parent's."""
+    global _loop
+    _watch()
+    _loop = (loop, threading.get_ident())
 
 
 def own_signal(number: int) -> None:
@@ -47,6 +57,8 @@ def _begin_child() -> None:
     signal.set_wakeup_fd(-1)
     for number in _signals:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    if _loop is not None and _loop[1] == threading.get_ident() and not _loop[0].is_closed():
+        _loop[0].call_soon(os._exit, 1)
     for fileno in _connections:
         _cut(fileno())
 

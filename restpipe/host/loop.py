@@ -39,6 +39,7 @@ def run(
         gc.set_threshold(_GC_THRESHOLD, 50, 50)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         loop = runner.get_loop()
+        forks.own_loop(loop)
         task = loop.create_task(_until_signal(main, on_stop))
         try:
             _run(loop, task)
@@ -56,6 +57,10 @@ def _run(loop: asyncio.AbstractEventLoop, task: asyncio.Task[None]) -> None:
                 raise
             # Of a task that somebody else's code has started. A worker is stopped by signals.
             _log.error("a task raised %s, which does not end this process", type(exc).__name__, exc_info=exc)
+        except RuntimeError:
+            if task.done() or loop.is_closed():
+                raise
+            _log.error("somebody has stopped the loop: it goes on, since this process is ended by signals")
 
 
 async def _until_signal(main: Coroutine[Any, Any, None], on_stop: Callable[[], object]) -> None:
@@ -84,15 +89,20 @@ def on_signal(
 ) -> None:
     """Have the running loop call `callback` for a signal, and Python `at_once`, whatever the loop is at.
 
+    With `at_once` the callback may be called twice for one signal.
+
     Neither concerns processes that are forked from this one.
     """
     asyncio.get_running_loop().add_signal_handler(number, callback)
     if at_once is not None:
         of_loop: Any = signal.getsignal(number)
+        loop = asyncio.get_running_loop()
 
         def handle(number: int, frame: FrameType | None) -> None:
             at_once()
             of_loop(number, frame)
+            # Somebody may have set another descriptor for Python to wake loops by.
+            loop.call_soon_threadsafe(callback)
 
         signal.signal(number, handle)
     forks.own_signal(number)

@@ -19,11 +19,6 @@ def keep_from_others() -> None:
             _kept[name] = value
 
 
-def environ() -> dict[str, str]:
-    """Return the environment for another process of this service."""
-    return {**os.environ, **_kept}
-
-
 class Notifier:
     """One a process. Does nothing where nobody listens (no NOTIFY_SOCKET); never fails, never waits."""
 
@@ -89,7 +84,7 @@ def _line(text: str) -> str:
 
 
 def _watchdog_interval() -> float | None:
-    usec, pid = environ().get("WATCHDOG_USEC", ""), environ().get("WATCHDOG_PID", "")
+    usec, pid = (_kept.get(name) or os.environ.get(name, "") for name in ("WATCHDOG_USEC", "WATCHDOG_PID"))
     if not usec.isdecimal() or int(usec) == 0 or (pid and pid != str(os.getpid())):
         return None
     return int(usec) / 2_000_000

@@ -21,14 +21,16 @@ os.write(told, b"%d" % os.posix_spawn(sys.argv[2], sys.argv[2:], os.environ))
 class Orphan:
     """One process with a parent that is none of ours: systemd waits for the end of its own children only."""
 
-    def __init__(self, command: Sequence[str], environ: Mapping[str, str]) -> None:
+    def __init__(self, command: Sequence[str], environ: Mapping[str, str], folder: str | None = None) -> None:
         """Starts `command`, whose first word is an absolute path. `OSError` when that cannot be done."""
         reading, writing = os.pipe()
         # By a process that ends at once, and leaves its child to whoever takes in orphans.
         starter = [sys.executable, "-I", "-S", "-c", _STARTER, str(writing)]
         with os.fdopen(reading, "rb") as told:
             try:
-                subprocess.run([*starter, *command], env=environ, pass_fds=[writing], check=False)  # noqa: S603
+                subprocess.run(  # noqa: S603
+                    [*starter, *command], env=environ, cwd=folder, pass_fds=[writing], check=False
+                )
             finally:
                 os.close(writing)
             pid = told.read()

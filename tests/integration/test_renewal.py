@@ -261,6 +261,26 @@ def test_a_reload_says_that_the_new_code_does_not_serve(pair: Pair, folder: Path
     assert not list(Path(tempfile.gettempdir()).glob(f"restpipe-reload-{pair.server.handlers.pid}"))
 
 
+def test_what_the_old_code_has_changed_does_not_reach_the_new(pair: Pair, folder: Path) -> None:
+    changing = """
+    def stop_hook(self): ...
+
+    def get_change(self, ctx, post_data):
+        os.chdir("/")
+        os.environ.clear()
+        return [os.environ.get("NOTIFY_SOCKET")]
+"""
+    (folder / "versions.py").write_text(CODE.format(version=1) + changing)
+    assert reload(pair).returncode == 0
+    pair.server.handlers.wait_end()
+    (pid,) = (n.removeprefix("MAINPID=") for n in pair.server.handlers.notices if n.startswith("MAINPID="))
+    with client_of(pair.client) as http:
+        assert http.get("/server/change").json() == [None]
+    (folder / "versions.py").write_text(CODE.format(version=2))
+    os.kill(int(pid), signal.SIGHUP)
+    wait_version(pair, 2)
+
+
 def test_a_worker_that_is_not_there_cannot_be_reloaded(pair: Pair) -> None:
     pair.server.handlers.terminate()
     done = reload(pair)

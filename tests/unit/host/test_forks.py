@@ -67,3 +67,23 @@ assert os.waitpid(pid, 0)[1] == 0
 def test_a_child_keeps_no_connection_open() -> None:
     done = subprocess.run([sys.executable, "-c", CONNECTION], capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+RETURNING = """
+import asyncio, os
+from restpipe.host import loop
+
+async def main():
+    pid = os.fork()
+    await asyncio.sleep(0)
+    if not pid:
+        print("the child goes on", flush=True)
+    assert os.WEXITSTATUS(os.waitpid(pid, 0)[1]) == 1
+
+loop.run(main())
+"""
+
+
+def test_a_child_does_not_go_on_in_the_loop_of_its_parent() -> None:
+    done = subprocess.run([sys.executable, "-c", RETURNING], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -136,3 +136,25 @@ def test_code_of_others_has_pythons_own_collector() -> None:
     assert gc.get_threshold() == before
     loop.run(main())
     assert gc.get_threshold() != before
+
+
+def test_nobody_stops_the_loop(caplog: pytest.LogCaptureFixture) -> None:
+    seen: list[str] = []
+
+    async def main() -> None:
+        asyncio.get_running_loop().stop()
+        await asyncio.sleep(0)
+        seen.append("goes on")
+
+    loop.run(main())
+    assert seen == ["goes on"]
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
+def test_a_stop_is_heard_whatever_wakes_pythons_loops() -> None:
+    async def main() -> None:
+        signal.set_wakeup_fd(-1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.Event().wait()
+
+    loop.run(main())
