@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections import Counter, OrderedDict, deque
 from typing import Generic, NamedTuple, TypeVar
@@ -9,6 +10,8 @@ from typing import Generic, NamedTuple, TypeVar
 T = TypeVar("T")
 
 _V6_NETWORK = 64
+_KNOWN = 4096
+"""Addresses whose network is remembered: clients come back from where they were."""
 
 
 class Begun(NamedTuple, Generic[T]):
@@ -116,6 +119,7 @@ class Handshakes(Generic[T]):
         return one
 
 
+@functools.lru_cache(maxsize=_KNOWN)
 def network_of(address: str) -> str:
     """Whom a connection is counted against: an IPv4 address, or an IPv6 host's whole network."""
     try:
