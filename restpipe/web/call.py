@@ -6,7 +6,6 @@ import asyncio
 import dataclasses
 import logging
 import math
-from asyncio import AbstractEventLoop
 from collections.abc import Coroutine
 from typing import Any, Final
 
@@ -48,7 +47,7 @@ class Outgoing:
     places: Places
     room: Budget
     """Bytes of all bodies that are kept to be sent again."""
-    loop: AbstractEventLoop  # by its bare name: mypyc 1.15 finds no other type of a dataclass
+    loop: asyncio.AbstractEventLoop
     debug: bool
     """Log each event."""
 

@@ -171,8 +171,7 @@ class Image:
         command = (checkout or self.checkout) / "packaging/build-deb"
         environ = {"RESTPIPE_BUILD_ROOT": str(self._build_root), "LINTIAN": "1" if lintian else ""}
         call(command, self.suite, self.packages, version, **environ, **self._downloads)
-        architecture = call("dpkg", "--print-architecture").strip()
-        return self.packages / f"restpipe_{version}_{architecture}.deb"
+        return self.packages / f"restpipe_{version}_all.deb"
 
     def _make_root(self) -> None:
         draft = self.folder / "draft"

@@ -89,7 +89,7 @@ def absent(name: str) -> str:
     [
         ("has_compiler", lambda environ: False, "there is no C compiler with Python's headers"),
         ("version", absent, "there is no mypyc"),
-        ("version", lambda name: "1.0.1", "mypyc 1.0.1 is too old, it takes 1.15 or newer"),
+        ("version", lambda name: "1.0.1", "mypyc 1.0.1 is too old, it takes 2.4 or newer"),
     ],
 )
 def test_pure_python_where_something_is_missing(
@@ -103,7 +103,9 @@ def test_pure_python_where_something_is_missing(
         setup.extensions(WHEEL, {"RESTPIPE_COMPILE": "1"})
 
 
-@pytest.mark.parametrize(("found", "new_enough"), [("1.9.0", False), ("1.15.0", True), ("2.0.0", True)])
+@pytest.mark.parametrize(
+    ("found", "new_enough"), [("1.15.0", False), ("2.4.1", True), ("2.10.0", True), ("3.0.0", True)]
+)
 def test_the_numbers_of_a_version_are_compared_as_numbers(
     setup: ModuleType, found: str, new_enough: bool
 ) -> None:
@@ -128,11 +130,11 @@ def test_another_word_is_an_error(setup: ModuleType) -> None:
 
 
 def test_mypyc_is_asked_for_only_where_it_is_of_use(setup: ModuleType) -> None:
-    assert setup.requirements({}) == setup.requirements({"RESTPIPE_COMPILE": "1"}) == ["mypy>=1.15"]
+    assert setup.requirements({}) == setup.requirements({"RESTPIPE_COMPILE": "1"}) == ["mypy>=2.4"]
     assert setup.requirements({"RESTPIPE_COMPILE": "0"}) == []
     setup.has_compiler = lambda environ: False
     assert setup.requirements({}) == []
-    assert setup.requirements({"RESTPIPE_COMPILE": "1"}) == ["mypy>=1.15"]
+    assert setup.requirements({"RESTPIPE_COMPILE": "1"}) == ["mypy>=2.4"]
 
 
 @pytest.mark.parametrize("compiler", ["/nonexistent/cc", "false"])
