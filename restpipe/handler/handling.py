@@ -275,7 +275,8 @@ class Handling:
     def _drop_result(self) -> None:
         """Close what a thread has made of an event that was given up meanwhile."""
         if self._answer is not None and isinstance(self._answer[1], Stream):
-            self._dispatcher.close_stream(pieces(self._answer[1].source, self._dispatcher.pool, self))
+            source, peer = self._answer[1].source, peer_of(self._exchange)
+            self._dispatcher.close_stream(pieces(source, self._dispatcher.pool, self, peer))
         if inspect.iscoroutine(self._awaitable):
             self._awaitable.close()
 

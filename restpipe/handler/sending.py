@@ -44,7 +44,7 @@ async def send_long(
     """
     head, body = answer
     if isinstance(body, Stream):
-        source = pieces(body.source, pool, made_by)
+        source = pieces(body.source, pool, made_by, peer_of(exchange))
         try:
             answer_instead = await _send_stream(exchange, head, source, body.length, on_start)
         finally:

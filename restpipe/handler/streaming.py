@@ -38,15 +38,15 @@ def as_bytes(piece: Any) -> bytes:
     raise TypeError(f"a stream yields str or bytes, not {type(piece).__name__}")
 
 
-def pieces(source: Any, pool: ThreadPool, made_by: Job | None = None) -> Pieces:
-    """Read a stream no faster than its pieces are asked for.
+def pieces(source: Any, pool: ThreadPool, made_by: Job | None = None, peer: str = "") -> Pieces:
+    """Read a stream for `peer`, no faster than its pieces are asked for.
 
     A source that is async runs in this loop, any other in the pool's threads, always in one context: in the
     thread of the job that made it, as long as no other work needs that one.
     """
     if isinstance(source, AsyncIterator):
         return _AsyncPieces(source)
-    pump = _Pump(source, pool)
+    pump = _Pump(source, pool, peer)
     if made_by is not None:
         pool.pass_on(made_by, pump)
     return pump
@@ -115,6 +115,7 @@ class _Pump:
         "_keeps_thread",
         "_lock",
         "_loop",
+        "_peer",
         "_pool",
         "_ready",
         "_size",
@@ -128,13 +129,14 @@ class _Pump:
         "running",
     )
 
-    def __init__(self, source: Any, pool: ThreadPool) -> None:
+    def __init__(self, source: Any, pool: ThreadPool, peer: str) -> None:
         self.running = False
         self.abandoned = False
         self._source = source
         self._keeps_thread = keeps_thread(source)
         self._iterator = source if self._keeps_thread else _iterate_file(source)
         self._pool = pool
+        self._peer = peer
         self._loop = asyncio.get_running_loop()
         self._variables = contextvars.copy_context()
         """Those of the method, as it left them; each burst sees what the one before has set."""
@@ -209,6 +211,7 @@ class _Pump:
 
     def done(self) -> None:
         self._submitted = False
+        self._pool.bursts.end(self._peer)
         self._arrived.set()
 
     def _wake(self) -> None:
@@ -241,6 +244,9 @@ class _Pump:
 
     def _submit(self) -> None:
         self._submitted = self._waiting = True
+        self._pool.bursts.ask(self._peer, self._begin)
+
+    def _begin(self) -> None:
         self._pool.submit(self)
 
     async def aclose(self) -> None:

@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
+from restpipe.handler.bursts import Bursts
 from restpipe.host import forks
 
 ResultT = TypeVar("ResultT")
@@ -64,6 +65,8 @@ class ThreadPool:
     def __init__(
         self, size: int, loop: asyncio.AbstractEventLoop, on_stuck: Callable[[], None] | None = None
     ) -> None:
+        self.bursts = Bursts(size)
+        """What decides which stream is read next."""
         self._size = size
         self._loop = loop
         self._on_stuck = on_stuck

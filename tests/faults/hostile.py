@@ -12,11 +12,13 @@ import itertools
 import resource
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from restpipe.protocol import frames
 from restpipe.protocol.schema_pb2 import Event
+from restpipe.protocol.streams import INITIAL_CREDIT, MAX_CREDIT
 from restpipe.transport.link import Link
 from tests.faults.peer import SilentPeer, event
 from tests.support.identities import Identity
@@ -27,6 +29,7 @@ IN_PARTS = 40
 """Parts of one body, a byte each."""
 PENDING = 65536
 """Bytes that stand at a peer's transport before it waits."""
+STREAMS = 800
 CALLERS = 50
 SILENT = 2000
 
@@ -85,6 +88,15 @@ def _failing(numbers: Numbers) -> bytes:
     return b"".join(event(number, "/fail") for number in itertools.islice(numbers, AT_ONCE // 10))
 
 
+def _slow_streams(numbers: Numbers) -> bytes:
+    """Many replies whose generators take their time, and then nothing more."""
+    number = next(numbers)
+    if number > STREAMS:
+        time.sleep(0.1)
+        return frames.encode_count(frames.PING, 0)
+    return event(number, "/ticks") + frames.encode_credit(frames.WINDOW, number, MAX_CREDIT - INITIAL_CREDIT)
+
+
 def _event(number: int, *, content_type: str = "", headers: dict[str, str] | None = None) -> bytes:
     head = Event(
         id=number.to_bytes(16, "big"), verb="POST", target="/nothing", timeout_ms=60_000, body_length=1
@@ -107,6 +119,7 @@ FRAMES: dict[str, Callable[[Numbers], bytes]] = {
     "charsets": _charsets,
     "header-names": _header_names,
     "failing": _failing,
+    "slow-streams": _slow_streams,
 }
 """What a peer can send. Each makes what goes out in one write."""
 REQUESTS = {

@@ -80,6 +80,10 @@ REACHED_BY = {
     "async methods that go on after their cancellation": [
         "unit/handler/test_dispatch.py::test_async_methods_that_ignore_their_cancellation_hold_no_places"
     ],
+    "streams that a handler worker's threads read": [
+        "unit/handler/test_bursts.py::test_some_threads_are_never_taken",
+        "unit/handler/test_bursts.py::test_one_that_asks_alone_leaves_threads_to_methods_and_to_others",
+    ],
     "threads whose events were given up": [
         "unit/handler/test_dispatch.py::test_threads_that_work_for_nobody_are_no_peers_alone"
     ],

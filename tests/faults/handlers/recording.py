@@ -68,6 +68,12 @@ class Recording(EventHandler):
 
     post_work = get_work
 
+    def get_ticks(self, ctx: Context, post_data: tuple[str, Any]) -> Iterator[str]:
+        """A line now and then, for ever."""
+        while True:
+            yield "tick\n"
+            time.sleep(0.5)
+
     def get_fail(self, ctx: Context, post_data: tuple[str, Any]) -> None:
         raise ValueError("as it was asked")
 
