@@ -97,6 +97,10 @@ REACHED_BY = {
         "unit/daemon/test_names.py::test_lookups_at_once_are_bounded_and_shared",
         "unit/daemon/test_router_fairness.py::test_too_many_names_at_once_are_no_unknown_clients",
     ],
+    "files that are read: configuration, certificates and keys; lists; known clients": [
+        "unit/test_files.py::test_what_is_larger_than_its_bound_is_refused",
+        "unit/test_files.py::test_devices_are_bounded_as_well",
+    ],
 }
 """What is bounded, as the table has it, and the tests that reach the bound."""
 
