@@ -20,6 +20,7 @@ from restpipe.host import forks, logs, loop, notify
 from restpipe.host.config import Config, Role
 from restpipe.host.ending import GRACE_S, Ending
 from restpipe.host.expendable import Expendable
+from restpipe.host.limits import fill_standard_descriptors
 from restpipe.host.loader import create
 from restpipe.host.notify import Notifier
 from restpipe.host.sandbox import hint
@@ -32,6 +33,8 @@ STATUS_INTERVAL_S = 5.0
 STOP_HOOK_S = 10.0
 LEAVE_S = 1.0
 """For tasks that are cancelled, but maybe wait for the user's code, which need not heed that."""
+KEEP_S = 1.0
+"""Between two looks at what is RestPipe's own."""
 UNLINKED_S = 5.0
 """A worker without a daemon says READY all the same after a while: a boot must not wait for it."""
 
@@ -57,6 +60,7 @@ def main(config: Config, *, in_place: bool = False) -> int:
     with ending.after():
         loaded = _load(config)
         worker = Worker(config, *loaded, in_place=in_place, expendable=expendable, start=start)
+        worker.ending = ending
         loop.run(_run(worker, ending), on_stop=lambda: ending.within(worker.patience_s), collect_seldom=False)
     return 0
 
@@ -139,18 +143,20 @@ class Worker:
         self._registry = Registry.of(handler)
         self._notifier = notifier or Notifier()
         self._renewal = Renewal(config.handlers.load_timeout_s, self.start, in_place=in_place)
+        self.ending: Ending | None = None
+        """What bounds each step of the end, whatever the loop is held up by."""
         self._expendable = expendable
         self._serving = False
         self._stopping = False
 
     @property
     def patience_s(self) -> float:
-        """Seconds in which it has ended if it is asked to now."""
+        """Seconds in which it comes to its stop hook, or to its end, if it is asked to stop now."""
         if not self._serving:
             return 2 * LEAVE_S + GRACE_S
         finishes = self._renewal.succeeded and not self._stopping
         drain_s = FINISH_S if finishes else self._config.pipe.drain_timeout_s
-        return drain_s + STOP_HOOK_S + 2 * LEAVE_S + GRACE_S
+        return drain_s + 2 * LEAVE_S + GRACE_S
 
     @property
     def anew(self) -> bool:
@@ -178,7 +184,7 @@ class Worker:
             on_event=dispatcher.take,
             on_notice=hooks.take,
         )
-        async with _running(stats.run(), self._feed_watchdog()):
+        async with _running(stats.run(), self._feed_watchdog(), _keep_own()):
             try:
                 await self._start_hook(dispatcher)
                 async with _running(hooks.run(), self._tell_status(link, dispatcher)):
@@ -221,6 +227,8 @@ class Worker:
             ) from exc
 
     async def _stop_hook(self, dispatcher: Dispatcher) -> None:
+        if self.ending is not None:
+            self.ending.within(STOP_HOOK_S + 2 * LEAVE_S + GRACE_S, instead=True)
         # A task, which can be left behind: the hook need not heed that it is cancelled.
         task = asyncio.create_task(self._call_stop_hook(dispatcher))
         done, _ = await asyncio.wait([task], timeout=STOP_HOOK_S)
@@ -251,7 +259,6 @@ class Worker:
             if status != said:
                 self._notifier.status(status)
             said = status
-            loop.keep_signals()
             await asyncio.sleep(STATUS_INTERVAL_S)
 
     def _say_ready(self) -> None:
@@ -269,6 +276,14 @@ class Worker:
         while interval_s is not None:
             self._notifier.trigger_watchdog()
             await asyncio.sleep(interval_s)
+
+
+async def _keep_own() -> None:
+    """Look after what the user's code shares with RestPipe in this process."""
+    while True:
+        loop.keep_signals()
+        fill_standard_descriptors()
+        await asyncio.sleep(KEEP_S)
 
 
 @contextlib.asynccontextmanager

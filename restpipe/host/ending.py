@@ -43,15 +43,18 @@ class Ending:
         """Called in place of the end, as the last thing that this process does."""
         self._status = 0
         # A queue that may be put to in a signal handler.
-        self._moments: queue.SimpleQueue[float] = queue.SimpleQueue()
+        self._moments: queue.SimpleQueue[tuple[float, bool]] = queue.SimpleQueue()
         # Registered first, called last: after what the others have registered.
         atexit.register(self._at_exit)
         threading.Thread(target=self._wait, name="restpipe-ending", daemon=True).start()
 
-    def within(self, seconds: float, status: int = 0) -> None:
-        """End the process in so many seconds at the latest; of several moments the first counts."""
+    def within(self, seconds: float, status: int = 0, *, instead: bool = False) -> None:
+        """End the process in so many seconds at the latest.
+
+        Of several moments the first counts, unless one comes `instead` of those before it.
+        """
         self._status = status
-        self._moments.put(time.monotonic() + seconds)
+        self._moments.put((time.monotonic() + seconds, instead))
 
     @contextlib.contextmanager
     def after(self) -> Iterator[None]:
@@ -68,10 +71,11 @@ class Ending:
             self.instead()
 
     def _wait(self) -> None:
-        moment = self._moments.get()
+        moment, _ = self._moments.get()
         while (left := moment - time.monotonic()) > 0:
             with contextlib.suppress(queue.Empty):
-                moment = min(moment, self._moments.get(timeout=left))
+                other, instead = self._moments.get(timeout=left)
+                moment = other if instead else min(moment, other)
         last = threading.Thread(target=self._say_last_words, daemon=True)
         with contextlib.suppress(RuntimeError):
             last.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import resource
 
 _log = logging.getLogger(__name__)
@@ -48,3 +49,18 @@ def allow_open_files(needed: int, serving: str = "pipe.max_clients") -> int:
         )
         return soft
     return needed
+
+
+def fill_standard_descriptors() -> None:
+    """Have 0, 1 and 2 lead nowhere where somebody has closed them.
+
+    Otherwise a connection may get one of them, and with it what is printed.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != descriptor:
+                os.dup2(nowhere, descriptor)
+                os.close(nowhere)

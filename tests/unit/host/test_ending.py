@@ -111,3 +111,23 @@ def test_what_comes_in_place_of_the_end_comes_last(tmp_path: Path, thread: str) 
     done = run(tmp_path, code, "import os; end.instead = lambda: (os.write(1, b'last'), os._exit(5))")
     assert done.returncode == 5
     assert done.stdout == ("last" if thread else "first\nlast")
+
+
+STEPS = """
+import logging, time
+from restpipe.host import ending
+
+logging.basicConfig(format="%(message)s")
+end = ending.Ending()
+end.within(1000)
+end.within(0.2, instead=True)
+end.within(1000, 3)
+end.within(2000, 3, instead=False)
+time.sleep(1000)
+"""
+
+
+def test_each_step_of_an_end_may_have_its_own_time() -> None:
+    done = subprocess.run([sys.executable, "-c", STEPS], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 3
+    assert "what the main thread waits for at <string>:11" in done.stderr

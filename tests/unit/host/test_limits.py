@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import resource
+import subprocess
+import sys
 
 import pytest
 
@@ -49,3 +51,24 @@ def test_a_budget_is_never_overdrawn() -> None:
     budget.give_back(6)
     assert budget.left == 6
     assert budget.take(5)
+
+
+FILLING = """
+import os
+from restpipe.host.limits import fill_standard_descriptors
+
+fill_standard_descriptors()
+os.close(0)
+os.close(1)
+fill_standard_descriptors()
+kept = os.open("/dev/zero", os.O_RDONLY)
+assert kept > 2
+os.write(1, b"nowhere")
+assert os.read(0, 10) == b""
+os.write(2, b"here")
+"""
+
+
+def test_nothing_gets_a_standard_descriptor_that_was_closed() -> None:
+    done = subprocess.run([sys.executable, "-c", FILLING], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "here")
