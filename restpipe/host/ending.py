@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import faulthandler
 import logging
 import os
 import queue
@@ -29,6 +30,7 @@ GRACE_S = 2.0
 _LAST_WORDS_S = 1.0
 """What the last line may take: a lock that it needs may be held by what hangs."""
 _MOST_NAMED = 10
+_OWN_THREADS = ("restpipe-", "handler-")
 
 _log = logging.getLogger(__name__)
 
@@ -69,6 +71,9 @@ class Ending:
     def _at_exit(self) -> None:
         if self.instead is not None:
             self.instead()
+        # From here on Python's threads stand still, but `__del__` may run: this needs none, and says where.
+        with contextlib.suppress(OSError, RuntimeError, ValueError, AttributeError):
+            faulthandler.dump_traceback_later(GRACE_S, exit=True)
 
     def _wait(self) -> None:
         moment, _ = self._moments.get()
@@ -76,7 +81,7 @@ class Ending:
             with contextlib.suppress(queue.Empty):
                 other, instead = self._moments.get(timeout=left)
                 moment = other if instead else min(moment, other)
-        last = threading.Thread(target=self._say_last_words, daemon=True)
+        last = threading.Thread(target=self._say_last_words, name="restpipe-last-words", daemon=True)
         with contextlib.suppress(RuntimeError):
             last.start()
             last.join(_LAST_WORDS_S)
@@ -105,7 +110,12 @@ def left_behind(loop: asyncio.AbstractEventLoop | None) -> list[str]:
     ]
     found += [f"task {frame.name!r} at {frame.filename}:{frame.lineno}" for frame in _tasks(loop)]
     found += [f"process {pid} ({name})" for pid, name in _children()]
-    return found or [f"what the main thread waits for at {_line_of(frames.get(main.ident or 0))}"]
+    if not found:
+        daemons = (thread for thread in threading.enumerate() if thread.daemon and thread is not own)
+        named = [repr(thread.name) for thread in daemons if not thread.name.startswith(_OWN_THREADS)]
+        beside = f" (beside the threads {', '.join(named)})" if named else ""
+        found.append(f"what the main thread waits for at {_line_of(frames.get(main.ident or 0))}{beside}")
+    return found
 
 
 def _tasks(loop: asyncio.AbstractEventLoop | None) -> list[traceback.FrameSummary]:
@@ -118,7 +128,7 @@ def _tasks(loop: asyncio.AbstractEventLoop | None) -> list[traceback.FrameSummar
 
 
 def _line_of(frame: FrameType | None) -> str:
-    return users_line(traceback.extract_stack(frame)) if frame is not None else "?"
+    return users_line(traceback.extract_stack(frame)) if frame is not None else "its end"
 
 
 def _stack(coro: Any) -> list[traceback.FrameSummary]:

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 _loop: tuple[asyncio.AbstractEventLoop, int] | None = None
 _signals: set[int] = set()
 _connections: list[Callable[[], int]] = []
+_forking = threading.local()
+"""Of a thread that forks: the signals that it holds back anyway."""
 is_child = False
 """This process is a fork of the one that has signals and connections of its own."""
 
@@ -47,7 +49,16 @@ def own_connection(fileno: Callable[[], int]) -> Iterator[None]:
 
 @functools.cache
 def _watch() -> None:
-    os.register_at_fork(after_in_child=_begin_child)
+    os.register_at_fork(before=_hold_signals, after_in_parent=_let_signals, after_in_child=_begin_child)
+
+
+def _hold_signals() -> None:
+    """A signal that a child gets before it has its own effect would be one to the parent."""
+    _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _signals)
+
+
+def _let_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _forking.mask)
 
 
 def _begin_child() -> None:
@@ -61,6 +72,7 @@ def _begin_child() -> None:
         _loop[0].call_soon(os._exit, 1)
     for fileno in _connections:
         _cut(fileno())
+    _let_signals()
 
 
 def _cut(descriptor: int) -> None:

@@ -122,7 +122,8 @@ def _is_machinery(filename: str) -> bool:
 
 
 def _is_users(frame: traceback.FrameSummary) -> bool:
-    return not frame.filename.startswith((*_LIBRARIES, "<"))
+    # What is compiled has a name that leads nowhere.
+    return frame.filename.startswith(os.sep) and not frame.filename.startswith(_LIBRARIES)
 
 
 def _one_line(exc: BaseException) -> str:

@@ -67,6 +67,13 @@ def run(folder: Path, code: str, more: str = "") -> subprocess.CompletedProcess[
             "thread 'mine_0' at ",
         ),
         (
+            f"import concurrent.futures, threading, time\n{LEAVE}"
+            "    pool = concurrent.futures.ThreadPoolExecutor(1, 'mine')\n"
+            "    daemon = threading.Thread(target=pool.submit, args=[time.sleep, 1000], daemon=True)\n"
+            "    daemon.start()\n    daemon.join()\n",
+            "(beside the threads 'mine_0')",
+        ),
+        (
             f"import atexit, time\n{LEAVE}    atexit.register(lambda: time.sleep(1000))\n",
             "what the main thread waits for at {folder}/left.py:3",
         ),
@@ -125,6 +132,16 @@ end.within(1000, 3)
 end.within(2000, 3, instead=False)
 time.sleep(1000)
 """
+
+
+def test_what_hangs_in_the_last_moment_is_named_too(tmp_path: Path) -> None:
+    code = (
+        "import builtins, time\nclass Held:\n    def __del__(self):\n        time.sleep(1000)\n"
+        f"{LEAVE}    builtins.held = Held()\n"
+    )
+    done = run(tmp_path, code)
+    assert done.returncode == 1
+    assert f'"{tmp_path}/left.py", line 4 in __del__' in done.stderr
 
 
 def test_each_step_of_an_end_may_have_its_own_time() -> None:
