@@ -85,8 +85,8 @@ $(VENV)/peers/ready: $(VENV)/ready
 faults: venv  ## Links, processes and hosts that fail under load; those in network namespaces need root.
 	$(RUN) -m pytest tests/faults $(PYTEST)
 
-fuzz: $(VENV)/fuzz-ready  ## Hostile bytes, guided by coverage: SECONDS=10 each, TARGETS="wire lists".
-	$(RUN) -m tests.fuzz --seconds $(or $(SECONDS),10) $(TARGETS)
+fuzz: $(VENV)/fuzz-ready  ## Hostile bytes, guided by coverage: SECONDS=10 each, JOBS=2 at once, TARGETS="wire lists".
+	$(RUN) -m tests.fuzz --seconds $(or $(SECONDS),10) --jobs $(or $(JOBS),2) $(TARGETS)
 
 $(VENV)/fuzz-ready: $(VENV)/ready
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check 'atheris>=3'

@@ -114,7 +114,7 @@ def check_lists(data: bytes) -> None:
 
 
 def list_seeds() -> Iterator[bytes]:
-    point = x509.IssuingDistributionPoint(None, None, True, False, None, True, False)
+    point = x509.IssuingDistributionPoint(None, None, False, False, None, True, False)
     for pem in (
         revocation_list(_ca(), [_web1()], names_key=True),
         revocation_list(_ca(), extensions=[(x509.DeltaCRLIndicator(1), True), (point, True)]),
