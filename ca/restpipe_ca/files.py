@@ -90,7 +90,7 @@ def make_directory(directory: Path, mode: int) -> None:
     """Make a folder with exactly this mode; one that stands already keeps its own."""
     if directory.is_dir():
         return
-    directory.parent.mkdir(parents=True, exist_ok=True)
+    _make_parents(directory.parent)
     with contextlib.suppress(FileExistsError), _exact_modes():
         # In one step: whatever breaks off, the mode is never another.
         directory.mkdir(mode=mode)
@@ -114,6 +114,14 @@ def _about(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _make_parents(directory: Path) -> None:
+    """Others can write to none of them, whatever the umask: `mkdir` itself leaves that to it."""
+    if not directory.is_dir():
+        _make_parents(directory.parent)
+        with contextlib.suppress(FileExistsError):
+            directory.mkdir(mode=0o755)
 
 
 @contextlib.contextmanager

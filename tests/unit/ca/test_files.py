@@ -35,6 +35,27 @@ def test_a_folder_that_stands_keeps_its_mode(tmp_path: Path) -> None:
     assert mode(tmp_path / "a") == 0o700
 
 
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+def test_others_cannot_write_to_what_is_made_above_a_folder(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        files.make_directory(tmp_path / "a" / "b" / "c", 0o755)
+    finally:
+        os.umask(before)
+    made = [tmp_path / "a", tmp_path / "a" / "b", tmp_path / "a" / "b" / "c"]
+    assert [mode(each) for each in made] == [0o755 & ~umask, 0o755 & ~umask, 0o755]
+
+
+def test_what_is_read_is_a_file_within_its_bound(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"12345")
+    assert files.read(tmp_path / "f", 5) == b"12345"
+    os.mkfifo(tmp_path / "pipe")
+    for path, limit in ((tmp_path / "f", 4), (tmp_path / "pipe", 5), (tmp_path, 5), (Path("/dev/zero"), 5)):
+        with pytest.raises(OSError) as raised:
+            files.read(path, limit)
+        assert raised.value.strerror
+
+
 def test_replace_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
     files.replace(tmp_path, "f", b"old", 0o644)
     files.replace(tmp_path, "f", b"new", 0o644)
