@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from restpipe.transport.handshakes import Handshakes
 from restpipe.transport.link import Link
-from restpipe.transport.tls import LastWords, handshake_failure
+from restpipe.transport.tls import SILENT, SILENT_CALLER, LastWords, handshake_failure
 
 MAX_HANDSHAKES = 512
 """Handshakes at once. Past it newcomers wait, until one is over or has taken too long."""
@@ -154,7 +154,9 @@ class Listener:
                     await last_words.say(error)
         except OSError as error:
             sock.close()
-            _log.warning("%s: refused: %s", newcomer, handshake_failure(error))
+            reason = handshake_failure(error)
+            why = f"{reason}: {SILENT_CALLER}" if reason == SILENT else reason
+            _log.warning("%s: refused: %s", newcomer, why)
 
 
 def listening_socket(host: str, port: int) -> socket.socket:

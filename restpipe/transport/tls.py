@@ -207,6 +207,8 @@ SILENT_WHY = (
     "the way, as those of a client's first words are from OpenSSL 3.5 on (README.md: Groups)"
 )
 """What the one that dialed can make of it."""
+SILENT_CALLER = "no whole greeting came, as when large packets are lost on the way (README.md: Groups)"
+"""What the one that listens can."""
 _ONLY = "an older version than TLS 1.3, the only one that is spoken here"
 _IN_WORDS = {
     "HTTP_REQUEST": "http request instead of TLS",
