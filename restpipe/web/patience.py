@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import fcntl
 import select
 import termios
@@ -42,7 +43,9 @@ def unsent(transport: Transport) -> int:
     if sock is None:
         return size
     held = array.array("i", [0])
-    fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, held)
+    # The connection may have ended in this very turn of the loop.
+    with contextlib.suppress(OSError, ValueError):
+        fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, held)
     return size + held[0]
 
 

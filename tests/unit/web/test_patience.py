@@ -54,6 +54,8 @@ def test_what_the_kernel_holds_for_a_caller_counts_while_the_transport_is_full()
         assert before > 60_000
         there.recv(30_000)
         assert unsent(transport) < before
+    assert here.fileno() == -1
+    assert unsent(transport) == 1
 
 
 def test_what_is_not_read_yet_is_seen() -> None:
