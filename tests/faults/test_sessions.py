@@ -90,6 +90,31 @@ def test_what_outlasts_the_drain_of_the_other_side_is_answered_for_at_once(
         assert (made.runs("outlasts"), made.runs("waits")) == (1, 1)
 
 
+@pytest.mark.parametrize("before", [False, True], ids=["it breaks meanwhile", "it is broken before"])
+@pytest.mark.parametrize("role", ["server", "client"])
+def test_a_link_that_breaks_as_a_daemon_stops_costs_no_event(
+    scene: MakeScene, pool: ThreadPoolExecutor, role: str, before: bool
+) -> None:
+    """Not repeated, and not told as unknown, though it is none that may run twice."""
+    with scene() as made:
+        node = getattr(made, role)
+        (far,) = (way for way in made.ways if way.node is not node)
+        under_way = post(pool, far.node, f"{far.prefix}/item//goes-on/1/1.5")
+        wait_for(lambda: made.runs("goes-on") == 1, "a handler runs")
+        if before:
+            made.link.refuse()
+            node.pipe.wait_log("the link to .* is gone")
+        node.pipe.send(signal.SIGTERM)
+        if before:
+            made.link.heal()
+        else:
+            far.node.pipe.wait_log("goes: the daemon stops")
+            made.link.cut()
+        assert under_way.result(TIMEOUT_S).status == 200
+        assert node.pipe.wait_end() == 0
+        assert made.runs("goes-on") == 1
+
+
 class Server:
     """A server whose client is played by the test."""
 
