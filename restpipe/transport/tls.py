@@ -82,6 +82,9 @@ def _load_identity(context: ssl.SSLContext, files: TlsFiles) -> None:
             f"tls.certificate {files.certificate} and tls.key {files.key} cannot be used together: "
             f"{_reason(error)}; they must be a PEM certificate and its own unencrypted key"
         ) from error
+    except OSError as error:
+        # Replaced in this moment.
+        raise ConfigError(f"tls.certificate {files.certificate}: {error.strerror}") from error
 
 
 def _load_authority(context: ssl.SSLContext, path: Path) -> None:
@@ -90,6 +93,8 @@ def _load_authority(context: ssl.SSLContext, path: Path) -> None:
         context.load_verify_locations(path)
     except ssl.SSLError as error:
         raise ConfigError(f"tls.ca {path}: {_reason(error)}; it must be a PEM file") from error
+    except OSError as error:
+        raise ConfigError(f"tls.ca {path}: {error.strerror}") from error
 
 
 def _check_readable(key: str, path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from restpipe_ca.profiles import Role
 
 from restpipe.errors import ConfigError
+from restpipe.transport import tls
 from restpipe.transport.certificates import read_certificate
 from restpipe.transport.tls import (
     broken_off,
@@ -166,3 +167,14 @@ def test_failures_in_words(error: Exception, said: str) -> None:
 def test_a_reset_after_the_handshake_is_no_fault_of_the_handshake() -> None:
     assert broken_off(ConnectionResetError()) == "Connection reset by peer"
     assert broken_off(TimeoutError()) == "no TLS handshake in time"
+
+
+@pytest.mark.parametrize("gone", ["key", "certificate", "ca"])
+def test_a_file_that_goes_while_it_is_read_is_one_clear_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, gone: str
+) -> None:
+    monkeypatch.setattr(tls, "_check_readable", lambda key, path: None)
+    ids = Identities.make(tmp_path / "ca")
+    files = ids.issue(["localhost"], Role.SERVER)._replace(**{gone: tmp_path / "gone"})
+    with pytest.raises(ConfigError, match=r"^tls\.\w+ .*: No such file or directory$"):
+        server_context(files)
