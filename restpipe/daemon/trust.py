@@ -114,6 +114,8 @@ class Trust:
         self._next_expiry = float("inf")
         self._remind_at = 0.0
         self._trusted = _load(sources, self._own_use)
+        self._judges_dates: bool | None = None
+        """What the context was last told; None if nothing."""
         self._seen = _look_at(sources.lists)
         self._lists = _read_all(sources, self._trusted)
         """What each file says, or said when it could be read last."""
@@ -123,7 +125,10 @@ class Trust:
     def context(self) -> ssl.SSLContext:
         """For connections to come."""
         # A clock that is behind our own certificate is wrong, and no judge of anybody's.
-        judge_dates(self._trusted.context, wanted=time.time() >= self._trusted.own.not_before)
+        wanted = time.time() >= self._trusted.own.not_before
+        if wanted != self._judges_dates:
+            self._judges_dates = wanted
+            judge_dates(self._trusted.context, wanted=wanted)
         return self._trusted.context
 
     # Links that come and go.
@@ -177,6 +182,7 @@ class Trust:
         lists = _read_all(sources, trusted)
         self._sources = sources
         before, self._trusted = self._trusted, trusted
+        self._judges_dates = None
         self._seen = seen
         self._lists = lists
         self._remind_at = 0.0

@@ -430,6 +430,8 @@ def test_a_clock_behind_our_own_certificate_judges_nobody_by_dates(
     before = stage.trust.context.verify_flags
     monkeypatch.setattr(trust_module.time, "time", lambda: 0.0)
     assert stage.trust.context.verify_flags == before | no_check_time
+    stage.trust.reload()
+    assert stage.trust.context.verify_flags == before | no_check_time
     monkeypatch.undo()
     assert stage.trust.context.verify_flags == before
 
