@@ -11,6 +11,7 @@ import functools
 import os
 import re
 import socket
+import subprocess
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,6 +84,6 @@ def _of_call(error: OSError) -> str:
     if error.errno == errno.ENOENT:
         return ""
     called = traceback.extract_tb(error.__traceback__)[-1:]
-    if called and called[0].name == "_execute_child":
+    if called and called[0].filename == subprocess.__file__:
         return "ExecPaths="
     return "" if name else "IPAddressDeny=, SystemCallFilter=, MemoryDenyWriteExecute="
