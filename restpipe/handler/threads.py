@@ -70,6 +70,7 @@ class ThreadPool:
         self._size = size
         self._loop = loop
         self._on_stuck = on_stuck
+        self._in_child = forks.is_child
         self._lock = threading.Lock()
         self._jobs: deque[Job] = deque()
         self._idle: list[_Thread] = []
@@ -228,7 +229,7 @@ class ThreadPool:
                 again = job.work()
             except BaseException:
                 _log.exception("a job of a handler thread failed")
-            if forks.is_child:
+            if forks.is_child is not self._in_child:
                 # The user's code has forked, and the child has come back where its parent will go on.
                 os._exit(1)
             if again:

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import contextvars
 import gc
+import subprocess
+import sys
 import threading
 import weakref
 from collections.abc import Awaitable, Callable
@@ -386,3 +388,34 @@ def test_a_host_without_threads_to_spare_takes_those_that_stay(
         pool.close()
 
     run(main())
+
+
+FORKED = """
+import asyncio, os
+from restpipe.handler.threads import ThreadPool
+from restpipe.host import forks
+
+async def main():
+    forks.own_signal(1)
+    pool = ThreadPool(1, asyncio.get_running_loop())
+    pid = await pool.run(os.fork)
+    assert pid, "the child comes back"
+    assert os.WEXITSTATUS(os.waitpid(pid, 0)[1]) == 1
+    pool.close()
+
+asyncio.run(main())
+pid = os.fork()
+if not pid:
+    # A pool of the child's own is as good as any.
+    async def another():
+        assert await ThreadPool(1, asyncio.get_running_loop()).run(lambda: 5) == 5
+    asyncio.run(another())
+    os._exit(7)
+assert os.WEXITSTATUS(os.waitpid(pid, 0)[1]) == 7
+"""
+
+
+def test_a_child_that_comes_back_from_a_call_ends_there() -> None:
+    program = [sys.executable, "-W", "ignore", "-c", FORKED]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr) == (0, "")
