@@ -6,9 +6,17 @@ import logging
 from collections.abc import Callable
 
 from restpipe.errors import Code, Delivered, StreamReset, message_of
+from restpipe.handler.api import EventError
 from restpipe.handler.faults import ends_task
 from restpipe.handler.incoming import peer_of
-from restpipe.handler.results import Answer, Stream, answer_of_exception, of_nothing, without_length
+from restpipe.handler.results import (
+    Answer,
+    Stream,
+    answer_of_exception,
+    code_and_status,
+    of_nothing,
+    without_length,
+)
 from restpipe.handler.streaming import PIECE, Pieces, pieces
 from restpipe.handler.threads import Job, ThreadPool
 from restpipe.host.sandbox import hint
@@ -73,10 +81,13 @@ async def _send_stream(
     except BaseException as exc:
         if ends_task(exc):
             raise
-        which = _which(exchange)
-        _log.exception(
-            "%s: its stream failed before the first byte%s", which, hint(exc), extra=_said(exchange)
-        )
+        which, said = _which(exchange), _said(exchange)
+        if isinstance(exc, EventError):
+            _log.info(
+                "%s: answered with code %d: %s", which, code_and_status(exc)[0], message_of(exc), extra=said
+            )
+        else:
+            _log.exception("%s: its stream failed before the first byte%s", which, hint(exc), extra=said)
         return answer_of_exception(exc)
     if not first:
         exchange.start_reply(of_nothing(head), end=True)

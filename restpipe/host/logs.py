@@ -14,7 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import TextIO
+from typing import Any, TextIO
 
 from restpipe.host.options import Log
 
@@ -94,6 +94,27 @@ class OwnLogger(logging.Logger):
         if enabled is None:
             enabled = cache[level] = level >= self.getEffectiveLevel()
         return enabled
+
+    def makeRecord(  # noqa: N802 - logging's name
+        self,
+        name: str,
+        level: int,
+        fn: str,
+        lno: int,
+        msg: object,
+        args: Any,
+        exc_info: Any,
+        func: str | None = None,
+        extra: Mapping[str, object] | None = None,
+        sinfo: str | None = None,
+    ) -> logging.LogRecord:
+        """Make a plain record, whatever factory others have set."""
+        record = logging.LogRecord(name, level, fn, lno, msg, args, exc_info, func, sinfo)
+        for key, value in (extra or {}).items():
+            if key in vars(record) or key in ("message", "asctime"):
+                raise KeyError(f"{key!r} is the record's own")
+            setattr(record, key, value)
+        return record
 
 
 def _handler(stream: TextIO, process: str) -> logging.Handler:

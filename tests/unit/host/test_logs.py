@@ -25,6 +25,7 @@ def _root_restored() -> Iterator[None]:
     before = [(list(logger.handlers), logger.level, logger.propagate) for logger in loggers]
     yield
     logging.disable(logging.NOTSET)
+    logging.setLogRecordFactory(logging.LogRecord)
     for logger in logging.Logger.manager.loggerDict.values():
         if isinstance(logger, logs.OwnLogger):
             logger.__class__ = logging.Logger
@@ -252,6 +253,7 @@ def test_what_restpipe_says_of_user_code_is_bounded() -> None:
         lambda: logging.disable(logging.CRITICAL),
         logging.shutdown,
         lambda: logging.getLogger().handlers.clear(),
+        lambda: logging.setLogRecordFactory(lambda: None),  # type: ignore[arg-type,misc]
         lambda: logging.getLogger().setLevel(logging.CRITICAL),
     ],
 )
@@ -267,6 +269,16 @@ def test_no_configuration_of_others_silences_restpipe(
         assert stream.getvalue().count("INFO    pipe: restpipe.some: said once more\n") == times
     logger.debug("not shown")
     assert "not shown" not in stream.getvalue()
+
+
+def test_a_record_keeps_what_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    logger = logging.getLogger("restpipe.some")
+    configured(stream, monkeypatch)
+    with pytest.raises(KeyError):
+        logger.info("said", extra={"message": "x"})
+    logger.info("said", extra={"peer": "web1"})
+    assert stream.getvalue().count("said") == 1
 
 
 def test_restpipe_writes_nothing_twice(monkeypatch: pytest.MonkeyPatch) -> None:
