@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import functools
 import inspect
 import logging
 import time
@@ -55,7 +56,8 @@ async def call_hook(hook: Callable[..., Any], arguments: Sequence[Any], run: Run
     if inspect.iscoroutinefunction(hook):
         await hook(*arguments)
         return
-    result = await run(lambda: hook(*arguments))
+    # Under the hook's own name: a thread that it holds up is told by that.
+    result = await run(functools.update_wrapper(functools.partial(hook, *arguments), hook))
     if inspect.isawaitable(result):
         await result
 

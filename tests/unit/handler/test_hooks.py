@@ -17,7 +17,7 @@ from restpipe import (
     ServerEventHandler,
     ServerStateChangeEvent,
 )
-from restpipe.handler.hooks import MAX_WAITING, StateHooks, hook_call
+from restpipe.handler.hooks import MAX_WAITING, StateHooks, call_hook, hook_call
 from restpipe.handler.threads import ThreadPool
 from restpipe.protocol.schema_pb2 import Notice
 
@@ -175,6 +175,31 @@ def test_a_hook_that_fails_stops_nothing(
         "connection_success of Broken failed",
         "connection_fail of Broken failed",
     ]
+
+
+@pytest.mark.parametrize("arguments", [(), (1,)])
+def test_a_hook_that_holds_a_thread_up_is_known_by_its_own_name(run: Run, arguments: tuple[int, ...]) -> None:
+    class Mine:
+        def stop_hook(self, *given: int) -> None:
+            entered.append(given)
+            go.wait(10)
+
+    async def main() -> None:
+        pool = ThreadPool(1, asyncio.get_running_loop())
+        calling = asyncio.ensure_future(call_hook(Mine().stop_hook, arguments, pool.run))
+        async with asyncio.timeout(10):
+            while not entered:  # noqa: ASYNC110 - in a thread
+                await asyncio.sleep(0.001)
+        calling.cancel()
+        await asyncio.wait([calling])
+        assert [job.name for job in pool.stuck] == [Mine.stop_hook.__qualname__]
+        go.set()
+        pool.close()
+
+    entered: list[tuple[int, ...]] = []
+    go = threading.Event()
+    run(main())
+    assert entered == [arguments]
 
 
 def test_hooks_that_are_too_slow_lose_the_oldest(run: Run, caplog: pytest.LogCaptureFixture) -> None:
