@@ -10,7 +10,7 @@ from typing import Any
 
 from restpipe.errors import ConfigError, RestPipeError, message_of
 from restpipe.handler.api import EventHandler
-from restpipe.handler.dispatch import Dispatcher
+from restpipe.handler.dispatch import CLOSE_S, Dispatcher
 from restpipe.handler.faults import ends_task
 from restpipe.handler.hooks import StateHooks, call_hook
 from restpipe.handler.registry import Registry
@@ -152,11 +152,12 @@ class Worker:
     @property
     def patience_s(self) -> float:
         """Seconds in which it comes to its stop hook, or to its end, if it is asked to stop now."""
+        # Each block of `_running` may take its time, and so may the dispatcher.
+        leave_s = 3 * LEAVE_S + CLOSE_S + GRACE_S
         if not self._serving:
-            return 2 * LEAVE_S + GRACE_S
+            return leave_s
         finishes = self._renewal.succeeded and not self._stopping
-        drain_s = FINISH_S if finishes else self._config.pipe.drain_timeout_s
-        return drain_s + 2 * LEAVE_S + GRACE_S
+        return leave_s + (FINISH_S if finishes else self._config.pipe.drain_timeout_s)
 
     @property
     def anew(self) -> bool:
@@ -228,7 +229,7 @@ class Worker:
 
     async def _stop_hook(self, dispatcher: Dispatcher) -> None:
         if self.ending is not None:
-            self.ending.within(STOP_HOOK_S + 2 * LEAVE_S + GRACE_S, instead=True)
+            self.ending.within(STOP_HOOK_S + LEAVE_S + CLOSE_S + GRACE_S, instead=True)
         # A task, which can be left behind: the hook need not heed that it is cancelled.
         task = asyncio.create_task(self._call_stop_hook(dispatcher))
         done, _ = await asyncio.wait([task], timeout=STOP_HOOK_S)

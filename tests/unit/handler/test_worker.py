@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import pytest
 from restpipe import Context, EventHandler, ServerEventHandler, streamed
 from restpipe.errors import Code, ConfigError, RestPipeError
 from restpipe.handler import worker
+from restpipe.handler.dispatch import CLOSE_S
 from restpipe.handler.worker import Worker, load_handler, load_listener
 from restpipe.host.config import Config, Role, load
 from restpipe.protocol import frames
@@ -411,6 +412,49 @@ def test_a_stop_hook_that_fails_is_only_logged(
 
     run(main())
     assert "stop_hook failed" in [record.getMessage() for record in caplog.records]
+
+
+def test_no_step_of_the_end_is_cut_short_by_the_patience_with_it(
+    run: Run, config: Config, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of all tasks, none heeds that it is cancelled. The clock is that of the steps themselves."""
+    waited: list[float] = []
+
+    async def wait(tasks: Iterable[asyncio.Task[Any]], timeout: float | None = None) -> Any:  # noqa: ASYNC109
+        if timeout is not None:
+            waited.append(timeout)
+        return await unpatched(tasks, timeout=timeout)
+
+    async def drain(link: object, timeout_s: float) -> None:
+        waited.append(timeout_s)
+
+    async def close(dispatcher: object) -> None:
+        waited.append(CLOSE_S)
+
+    unpatched = asyncio.wait
+    monkeypatch.setattr(asyncio, "wait", wait)
+    monkeypatch.setattr(worker.DaemonLink, "drain", drain)
+    monkeypatch.setattr(worker.Dispatcher, "close", close)
+
+    async def main() -> None:
+        class Broken(Exception): ...
+
+        async def broken(_: object) -> None:
+            raise Broken
+
+        mine = Worker(config, Handler(), [], notifier=Notified())  # type: ignore[arg-type]
+        monkeypatch.setattr(mine, "_stop_hook", broken)
+        task = asyncio.ensure_future(mine.run())
+        await eventually(lambda: mine._serving)
+        patience_s = mine.patience_s
+        waited.clear()
+        task.cancel()
+        with contextlib.suppress(Broken):
+            await task
+        assert len(waited) == 5
+        assert patience_s >= sum(waited) + worker.GRACE_S
+
+    run(main())
 
 
 # Loading the user's class.
