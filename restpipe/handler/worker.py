@@ -70,6 +70,11 @@ async def _run(worker: Worker, ending: Ending) -> None:
     ending.loop = asyncio.get_running_loop()
     try:
         await worker.run()
+    except asyncio.CancelledError:
+        raise  # an orderly end
+    except BaseException as exc:
+        ending.within(GRACE_S, exc)
+        raise
     finally:
         if worker.anew:
             ending.instead = worker.start.again

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from restpipe.errors import exit_status
+from restpipe.errors import RestPipeError, exit_status, message_of
 from restpipe.host.loader import users_frame, users_line
 
 GRACE_S = 2.0
@@ -43,19 +43,19 @@ class Ending:
         """Whose tasks are named if they are left behind."""
         self.instead: Callable[[], object] | None = None
         """Called in place of the end, as the last thing that this process does."""
-        self._status = 0
+        self._failure: BaseException | None = None
         # A queue that may be put to in a signal handler.
         self._moments: queue.SimpleQueue[tuple[float, bool]] = queue.SimpleQueue()
         # Registered first, called last: after what the others have registered.
         atexit.register(self._at_exit)
         threading.Thread(target=self._wait, name="restpipe-ending", daemon=True).start()
 
-    def within(self, seconds: float, status: int = 0, *, instead: bool = False) -> None:
-        """End the process in so many seconds at the latest.
+    def within(self, seconds: float, failure: BaseException | None = None, *, instead: bool = False) -> None:
+        """End the process in so many seconds at the latest, with the status that `failure` asks for.
 
-        Of several moments the first counts, unless one comes `instead` of those before it.
+        Of several moments the first counts, unless one comes `instead` of those before it. A failure stays.
         """
-        self._status = status
+        self._failure = failure or self._failure
         self._moments.put((time.monotonic() + seconds, instead))
 
     @contextlib.contextmanager
@@ -64,7 +64,7 @@ class Ending:
         try:
             yield
         except BaseException as exc:
-            self.within(GRACE_S, exit_status(exc))
+            self.within(GRACE_S, exc)
             raise
         self.within(GRACE_S)
 
@@ -87,16 +87,23 @@ class Ending:
             last.join(_LAST_WORDS_S)
         if self.instead is not None:
             self.instead()
-        os._exit(self._status)
+        os._exit(0 if self._failure is None else exit_status(self._failure))
 
     def _say_last_words(self) -> None:
         found = left_behind(self.loop)
         more = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
-        _log.warning("ending, and leaving behind: %s%s", "; ".join(found[:_MOST_NAMED]), more)
+        # What it ends by would be said after the end of what is left behind.
+        why = "" if self._failure is None else f" ({_in_words(self._failure)})"
+        _log.warning("ending%s, and leaving behind: %s%s", why, "; ".join(found[:_MOST_NAMED]), more)
         _end_pools()
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
                 stream.flush()
+
+
+def _in_words(failure: BaseException) -> str:
+    said = message_of(failure)
+    return said if isinstance(failure, RestPipeError) else f"{type(failure).__name__}: {said}"
 
 
 def left_behind(loop: asyncio.AbstractEventLoop | None) -> list[str]:

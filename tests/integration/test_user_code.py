@@ -10,7 +10,7 @@ import pytest
 
 from tests.integration.conftest import client_of
 from tests.support.identities import Authority
-from tests.support.nodes import Pair
+from tests.support.nodes import Node, Pair
 
 CODE = """
 import asyncio
@@ -92,3 +92,35 @@ def test_ordinary_python_is_at_home(pair: Pair) -> None:
     worker.send(signal.SIGTERM)
     assert worker.wait_end() == 0
     worker.wait_log("leaving behind: thread 'left' at .*process [0-9]+ ")
+
+
+STUBBORN = """
+import asyncio
+from restpipe import EventHandler
+
+
+async def stubborn():
+    while True:
+        try:
+            await asyncio.sleep(1000)
+        except asyncio.CancelledError:
+            pass
+
+
+class Code(EventHandler):
+    async def start_hook(self):
+        self.task = asyncio.create_task(stubborn())
+        await asyncio.sleep(0)
+        raise ValueError("no database")
+"""
+
+
+def test_a_worker_that_fails_says_so_whatever_it_leaves_behind(authority: Authority, folder: Path) -> None:
+    (folder / "stubborn.py").write_text(STUBBORN)
+    options = {"handlers": {"path": str(folder), "event_class": "stubborn.Code"}}
+    with Node("server", folder / "server", authority.server(), options) as node:
+        worker = node.start("handlers", ready=False).handlers
+        assert worker.wait_end() == 1
+        worker.wait_log(
+            r"ending \(start_hook failed: ValueError: no database\), and leaving behind: task 'stubborn' at "
+        )

@@ -122,14 +122,15 @@ def test_what_comes_in_place_of_the_end_comes_last(tmp_path: Path, thread: str) 
 
 STEPS = """
 import logging, time
+from restpipe.errors import ConfigError
 from restpipe.host import ending
 
 logging.basicConfig(format="%(message)s")
 end = ending.Ending()
 end.within(1000)
-end.within(0.2, instead=True)
-end.within(1000, 3)
-end.within(2000, 3, instead=False)
+end.within(0.2, ConfigError("no"), instead=True)
+end.within(1000)
+end.within(2000, instead=False)
 time.sleep(1000)
 """
 
@@ -146,5 +147,5 @@ def test_what_hangs_in_the_last_moment_is_named_too(tmp_path: Path) -> None:
 
 def test_each_step_of_an_end_may_have_its_own_time() -> None:
     done = subprocess.run([sys.executable, "-c", STEPS], capture_output=True, text=True, timeout=30)
-    assert done.returncode == 3
-    assert "what the main thread waits for at <string>:11" in done.stderr
+    assert done.returncode == os.EX_CONFIG
+    assert "ending (no), and leaving behind: what the main thread waits for at <string>:12" in done.stderr
