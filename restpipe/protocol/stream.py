@@ -141,9 +141,10 @@ class Stream:
                 raise ProtocolError(Code.BAD_MESSAGE, "the reply's body came without its head")
             self.receive_body(frame.body, now, end=frame.flags & END != 0, overhead=HEADER_SIZE)
         elif kind == WINDOW:
-            if not self.answers:
+            granted = frames.decode_credit(frame)
+            if granted and not self.answers:
                 self.moved_at = now
-            self._credit += frames.decode_credit(frame)
+            self._credit += granted
             if self._credit > MAX_CREDIT:
                 raise ProtocolError(Code.FLOW_CONTROL, f"more than {MAX_CREDIT} bytes of credit")
             self._writable()

@@ -57,7 +57,7 @@ class RequestBody:
         self.failure: Reset | None = None
         """Why no more of it can be read, although it is not complete."""
         self.moved_at = 0.0
-        """When some of it was last read, by the loop's clock. 0 while none was."""
+        """When some of it was last read or sent, by the loop's clock. 0 while none was."""
         self.kept: list[bytes] | None = []
         """All that has been read so far; None if that is not at hand any more."""
         self._to_ask: Callable[[], None] | None = ask
@@ -108,7 +108,7 @@ class RequestBody:
         if self._to_read_on is not None:
             self._to_read_on()
         if piece:
-            self.moved_at = asyncio.get_running_loop().time()
+            self.move()
         self._size += len(piece)
         if self._size > self._most:
             self.failure = Reset(Code.BODY_TOO_LARGE, delivered=Delivered.NO)
@@ -116,6 +116,10 @@ class RequestBody:
         self._keep_piece(piece)
         self.complete = self.ended
         return piece
+
+    def move(self) -> None:
+        """Note that some of it has been read or sent."""
+        self.moved_at = asyncio.get_running_loop().time()
 
     def _keep_piece(self, piece: bytes) -> None:
         if self.kept is None:

@@ -367,7 +367,8 @@ class Call:
         counts from when the request has been received (RFC 7240, section 4.3).
         """
         moved_at = body.moved_at
-        if self._exchange is not None:
+        # Once all has been sent, what the other side grants says nothing any more.
+        if self._exchange is not None and self._pump is not None and not self._pump.done():
             moved_at = max(moved_at, self._exchange.moved_at)
         self._deadline = max(self._deadline, moved_at + self._wait_s)
         self._until = max(self._until, self._deadline)
@@ -443,6 +444,7 @@ async def _pump(exchange: Exchange, body: RequestBody, rest: bytes) -> None:
     try:
         if rest or body.complete:
             await exchange.write(rest, end=body.complete)
+            body.move()
         rest = b""
         while not body.complete and not exchange.closed:
             piece = await body.read()
@@ -450,6 +452,7 @@ async def _pump(exchange: Exchange, body: RequestBody, rest: bytes) -> None:
                 exchange.reset(body.failure.code, body.failure.detail or "the body grew larger than allowed")
                 return
             await exchange.write(piece, end=body.complete)
+            body.move()
     except StreamReset:
         return
 

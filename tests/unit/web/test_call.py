@@ -575,9 +575,28 @@ def test_an_upload_that_the_other_side_takes_is_not_late() -> None:
         for _ in range(4):
             await turns()
             link.written()
-            link.sent[0].grant(20_000)
+            link.sent[0].grant(9_000)
             await asyncio.sleep(0.15)
         assert not caller.transport.written
+        assert await problem(caller) == ("deadline", "unknown")
+
+    run(main())
+
+
+@pytest.mark.parametrize("granted", [0, 100], ids=["nothing", "more than it needs"])
+def test_the_other_side_cannot_put_the_deadline_off(granted: int) -> None:
+    async def main() -> None:
+        link = MemoryLink()
+        caller = Caller(worker(link))
+        caller.send(post(bytes(70_000), b"PUT", b"Prefer: wait=0.3", length=70_000 if granted else 70_001))
+        await turns()
+        link.written()
+        if granted:
+            link.sent[0].grant(20_000)
+        async with asyncio.timeout(5):
+            while not caller.transport.written:
+                link.sent[0].grant(granted)
+                await asyncio.sleep(0.02)
         assert await problem(caller) == ("deadline", "unknown")
 
     run(main())
