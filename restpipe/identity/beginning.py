@@ -15,16 +15,24 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from restpipe.errors import ConfigError, RestPipeError
+from restpipe.files import read_file
 from restpipe.host.config import Config, Role, Tls
 from restpipe.identity.checks import other_name_of_host
 from restpipe.identity.folder import Folder, reason
 from restpipe.identity.installing import Installed, install, names_in_folder, read
+from restpipe.identity.material import Material
 from restpipe.transport.certificates import (
+    MAX_FILE,
     SOON_S,
     Certificate,
+    Use,
     describe,
-    issuer_name,
     load_certificates,
     stamp,
 )
@@ -35,6 +43,8 @@ CA_PORT = "port"
 CA_TIMEOUT_S = 60.0
 BUNDLE = ".own.bundle"
 """In the CA's folder, which is its owner's alone: what has been issued and is not installed yet."""
+LEAST_GAIN_S = 86400.0
+"""A renewal must add more than this to a certificate's life (seconds)."""
 INSTALL = "restpipe identity install --role {role} BUNDLE"
 
 _log = logging.getLogger(__name__)
@@ -136,15 +146,10 @@ def _look_after(config: Config) -> None:
     """No start fails for what can be put right later."""
     tls = config.tls
     try:
-        own = _own_of(tls)
-        now = time.time()
-        if own is not None and tls.self_made and own.not_before <= now and own.not_after - now < SOON_S:
-            end = stamp(_taken(config, "renew", "--server", own.names[0]).certificate.not_after)
-            _log.info(
-                "renewed this server's certificate, which ended at %s: valid until %s",
-                stamp(own.not_after),
-                end,
-            )
+        authority = _first_of(tls.ca_directory / CA_CERTIFICATE)
+        own = _own_of(tls, authority)
+        if own is not None and tls.self_made and _ends_soon(own):
+            _renew(config, own, describe(authority).not_after)
         else:
             (tls.ca_directory / BUNDLE).unlink(missing_ok=True)
     except (RestPipeError, OSError, ValueError) as error:
@@ -152,19 +157,63 @@ def _look_after(config: Config) -> None:
     _tell_port(config)
 
 
-def _own_of(tls: Tls) -> Certificate | None:
-    """This server's certificate; None where another CA than that on this host has issued it."""
-    own = describe(load_certificates(tls.certificate.read_bytes())[0])
-    authority = load_certificates((tls.ca_directory / CA_CERTIFICATE).read_bytes())[0]
-    return own if own.issuer == issuer_name(authority.subject) else None
+def _ends_soon(own: Certificate) -> bool:
+    now = time.time()
+    return own.not_before <= now and own.not_after - now < SOON_S
+
+
+def _renew(config: Config, own: Certificate, end_of_ca: float) -> None:
+    ca = config.tls.ca_directory
+    if end_of_ca - own.not_after <= LEAST_GAIN_S:
+        # No certificate outlives its CA: each start would sign another that ends when this one does.
+        _log.warning(
+            "the CA in %s ends at %s: this server's certificate, which ends at %s, cannot be renewed by it; "
+            "make another CA",
+            ca,
+            stamp(end_of_ca),
+            stamp(own.not_after),
+        )
+        return
+    end = stamp(_taken(config, "renew", "--server", own.names[0]).certificate.not_after)
+    _log.info(
+        "renewed this server's certificate, which ends at %s: valid until %s", stamp(own.not_after), end
+    )
+
+
+def _own_of(tls: Tls, authority: x509.Certificate) -> Certificate | None:
+    """Return this server's certificate; None if it is not by this CA, or the key here is another.
+
+    The folder is the daemon's user's, who may have put anything there.
+    """
+    loaded = _first_of(tls.certificate)
+    own = describe(loaded)
+    if not own.names or Use.SERVER not in own.uses or not _signed_by(authority, loaded):
+        return None
+    return own if Material((loaded,), ()).fits(read_file(tls.key, MAX_FILE)) else None
+
+
+def _signed_by(authority: x509.Certificate, certificate: x509.Certificate) -> bool:
+    key = authority.public_key()
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        return False
+    try:
+        # `restpipe-ca` signs with no other digest.
+        key.verify(certificate.signature, certificate.tbs_certificate_bytes, ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature:
+        return False
+    return True
+
+
+def _first_of(path: Path) -> x509.Certificate:
+    return load_certificates(read_file(path, MAX_FILE))[0]
 
 
 def warn_of_name(config: Config) -> None:
-    """Of a server whose host is called otherwise than its certificate says, if that can be told."""
+    """Warn if this host's name is not in the server's certificate."""
     if config.role is Role.CLIENT:
         return
     try:
-        own = describe(load_certificates(config.tls.certificate.read_bytes())[0])
+        own = describe(_first_of(config.tls.certificate))
     except (OSError, ValueError):
         # The daemon says what is wrong with it.
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
 import socket
@@ -18,7 +19,7 @@ from restpipe.host.config import Config, Role
 from restpipe.identity.beginning import BUNDLE, ensure, warn_of_name
 from restpipe.identity.installing import install, read
 from restpipe.transport.certificates import SOON_S, Certificate, describe, load_certificates
-from tests.support.certificates import Made, leaf, openssl
+from tests.support.certificates import Made, authority, leaf, load, openssl
 from tests.unit.identity.conftest import Configure
 
 
@@ -212,6 +213,71 @@ def test_what_ends_later_or_is_not_to_be_renewed_or_is_not_ours_stays(
     assert not ensure(config)
     assert own(config) == foreign
     assert not caplog.records
+
+
+def issued(config: Config) -> list[str]:
+    index = json.loads((config.tls.ca_directory / "index.json").read_bytes())
+    return [each["name"] for each in index["certificates"]]
+
+
+def test_nothing_is_renewed_by_a_ca_that_ends_no_later(
+    configure: Configure, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = configure(Role.SERVER)
+    restpipe_ca(config, "init", "--days", "20")
+    assert ensure(config)
+    for _ in range(2):
+        caplog.clear()
+        assert not ensure(config)
+        (line,) = [record.getMessage() for record in caplog.records]
+        assert line.startswith(f"the CA in {config.tls.ca_directory} ends at ")
+    assert len(issued(config)) == 1
+
+
+@pytest.mark.parametrize("shape", ["signed by another", "of another key", "of a client", "without names"])
+def test_a_certificate_that_only_looks_like_ours_is_not_renewed(configure: Configure, shape: str) -> None:
+    """The folder belongs to the daemon's user, and the CA to root."""
+    config = configure(Role.SERVER)
+    with_days(config, 29)
+    restpipe_ca(config, "issue", "--server", "other", "--out", str(config.tls.directory.parent / "other"))
+    ca = load(config.tls.ca_directory)
+    forger = authority("forger")
+    if shape == "signed by another":
+        ca = Made(ca.certificate, forger.key)
+    name = "other" if shape in ("signed by another", "of another key") else "pipe"
+    made = leaf(
+        name,
+        ca,
+        ("client",) if shape == "of a client" else ("server",),
+        names=[] if shape == "without names" else None,
+        days=9,
+    )
+    config.tls.certificate.write_bytes(made.pem)
+    if shape != "of another key":
+        config.tls.key.write_bytes(made.key_pem)
+    before = issued(config)
+    assert not ensure(config)
+    assert issued(config) == before
+    assert config.tls.certificate.read_bytes() == made.pem
+
+
+@pytest.mark.parametrize("kind", ["pipe", "endless"])
+def test_no_start_waits_for_the_certificate_or_reads_it_without_end(
+    configure: Configure, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    config = configure(Role.SERVER)
+    with_days(config, 29)
+    path = config.tls.certificate.resolve()
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    before = issued(config)
+    assert not ensure(config)
+    warn_of_name(config)
+    assert issued(config) == before
+    assert "cannot renew this server's certificate" in caplog.text
 
 
 def test_a_start_does_not_fail_for_what_cannot_be_renewed(
