@@ -18,6 +18,7 @@ import logging
 import os
 import signal
 import subprocess
+from collections.abc import Callable
 
 from restpipe.handler.reloading import SERVES, tell
 from restpipe.host.loop import on_signal
@@ -52,13 +53,16 @@ def is_successor() -> bool:
 class Renewal:
     """The old process' side. `listen` in the loop, once; `close` when it is to end."""
 
-    def __init__(self, load_timeout_s: float, start: Start, *, in_place: bool = False) -> None:
-        """`in_place`: whoever started this process does not follow to another."""
+    def __init__(
+        self, load_timeout_s: float, start: Start, end: Callable[[], object], *, in_place: bool = False
+    ) -> None:
+        """`end` begins the end of this process. `in_place`: its supervisor does not follow to another."""
         self.succeeded = False
         """Another process serves in this one's place."""
         self.anew = False
         """This process is to end in order to begin anew."""
         self._start = start
+        self._end_process = end
         self._in_place = in_place
         self._load_timeout_s = load_timeout_s
         self._asked = False
@@ -70,6 +74,11 @@ class Renewal:
     def listen(self) -> None:
         on_signal(signal.SIGHUP, self._begin)
         on_signal(_SUCCEEDED, self._end)
+
+    def refuse(self) -> None:
+        """Begin nothing anew: this process is asked to stop. For a signal handler, too."""
+        self._closed = True
+        self.anew = False
 
     def close(self) -> None:
         """Nobody takes this process' place any more, unless somebody has."""
@@ -96,9 +105,9 @@ class Renewal:
             if self._asked:
                 continue
             tell(reason or SERVES)
-            if not reason:
+            if not reason and not self._closed:
                 self.anew = True
-                os.kill(os.getpid(), signal.SIGTERM)
+                self._end_process()
         self._trying = None
 
     async def _fail(self) -> str:
@@ -158,5 +167,4 @@ class Renewal:
         if self._asked:
             self._pass_on()
         tell(SERVES)
-        # From here on as if the service manager had asked.
-        os.kill(os.getpid(), signal.SIGTERM)
+        self._end_process()

@@ -61,7 +61,7 @@ def main(config: Config, *, in_place: bool = False) -> int:
         loaded = _load(config)
         worker = Worker(config, *loaded, in_place=in_place, expendable=expendable, start=start)
         worker.ending = ending
-        loop.run(_run(worker, ending), on_stop=lambda: ending.within(worker.patience_s), collect_seldom=False)
+        loop.run(_run(worker, ending), on_stop=worker.expect_stop, collect_seldom=False)
     return 0
 
 
@@ -147,7 +147,9 @@ class Worker:
         self._listeners = listeners
         self._registry = Registry.of(handler)
         self._notifier = notifier or Notifier()
-        self._renewal = Renewal(config.handlers.load_timeout_s, self.start, in_place=in_place)
+        self._renewal = Renewal(
+            config.handlers.load_timeout_s, self.start, self._end_for_renewal, in_place=in_place
+        )
         self.ending: Ending | None = None
         """What bounds each step of the end, whatever the loop is held up by."""
         self._expendable = expendable
@@ -168,6 +170,19 @@ class Worker:
     def anew(self) -> bool:
         """It ended only to be started again with other code."""
         return self._renewal.anew
+
+    def expect_stop(self) -> None:
+        """Have it end in time, and for good: it is asked to stop. For a signal handler."""
+        self._renewal.refuse()
+        if self.ending is not None:
+            self.ending.instead = None
+            self.ending.within(self.patience_s)
+
+    def _end_for_renewal(self) -> None:
+        """End as if asked to. Without a signal, which would be no other than a stop that is meant."""
+        if self.ending is not None:
+            self.ending.within(self.patience_s)
+        loop.stop()
 
     async def run(self) -> None:
         """Answer events until cancelled; then drain."""

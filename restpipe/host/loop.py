@@ -19,6 +19,8 @@ _GC_THRESHOLD = 100_000
 """Young objects between two collections: at the default of 700, collecting is most of the tail latency."""
 _kept: dict[int, Any] = {}
 """What Python calls for a signal of this process's own."""
+_stop: Callable[[], None] | None = None
+"""Cancels what `run` runs."""
 
 
 def run(
@@ -45,6 +47,12 @@ def run(
             _run(loop, task)
         finally:
             _kept.clear()
+
+
+def stop() -> None:
+    """Cancel what `run` runs in this thread, as the first signal would, which then has no more to cancel."""
+    if _stop is not None:
+        _stop()
 
 
 def _run(loop: asyncio.AbstractEventLoop, task: asyncio.Task[None]) -> None:
@@ -75,6 +83,8 @@ async def _until_signal(main: Coroutine[Any, Any, None], on_stop: Callable[[], o
             stopping = True
             task.cancel()
 
+    global _stop
+    _stop = stop
     for number in (signal.SIGTERM, signal.SIGINT):
         on_signal(number, stop, at_once=on_stop)
     try:
@@ -82,6 +92,8 @@ async def _until_signal(main: Coroutine[Any, Any, None], on_stop: Callable[[], o
     except asyncio.CancelledError:
         if not stopping:
             raise
+    finally:
+        _stop = None
 
 
 def on_signal(

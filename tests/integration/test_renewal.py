@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 from tests.integration.conftest import client_of
 from tests.support.conditions import wait_for
 from tests.support.identities import Authority
-from tests.support.nodes import Pair
+from tests.support.nodes import Node, Pair
 from tests.support.processes import clean_environment, runs
 
 CODE = """
@@ -204,6 +205,43 @@ def test_a_stop_ends_what_is_still_loading(pair: Pair, folder: Path) -> None:
     pair.server.handlers.send(signal.SIGTERM)
     assert pair.server.handlers.wait_end() == 0
     wait_for(lambda: not runs(loading), "it to be gone, too")
+
+
+# Where nobody follows to another process, a worker begins anew in place.
+
+HELD_STOP = """
+
+    def stop_hook(self):
+        open({stopping!r}, "w").close()
+        while not os.path.exists({until!r}):
+            time.sleep(0.01)
+"""
+
+
+@pytest.fixture
+def in_place(authority: Authority, folder: Path) -> Iterator[Node]:
+    """A server's handler worker alone, which has no service manager."""
+    more = HELD_STOP.format(stopping=str(folder / "stopping"), until=str(folder / "until"))
+    (folder / "versions.py").write_text(CODE.format(version=1) + more)
+    options = {"handlers": {"path": str(folder), "event_class": "versions.Code"}}
+    with Node("server", folder / "server", authority.server(), options) as node:
+        node.prefix = ["env", "--unset=NOTIFY_SOCKET"]
+        node.start("handlers")
+        node.handlers.wait_log("answers events with")
+        yield node
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_is_heard_while_a_worker_ends_to_begin_anew(
+    in_place: Node, folder: Path, number: signal.Signals
+) -> None:
+    worker = in_place.handlers
+    worker.send(signal.SIGHUP)
+    wait_for((folder / "stopping").exists, "the stop hook")
+    worker.send(number)
+    (folder / "until").touch()
+    assert worker.wait_end() == 0
+    assert len(re.findall("answers events with", worker.log_text())) == 1
 
 
 # The command that waits for the outcome.

@@ -53,6 +53,26 @@ def test_signals_cancel_once_and_leave_time_to_clean_up(number: int) -> None:
     assert seen == ["cancelled", "clean"]
 
 
+def test_a_signal_after_a_stop_from_within_is_told_and_cancels_no_more() -> None:
+    seen: list[str] = []
+
+    async def main() -> None:
+        loop.stop()
+        assert seen == []
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            os.kill(os.getpid(), signal.SIGTERM)
+            for _ in range(20):  # as above
+                await asyncio.sleep(0.001)
+            seen.append("clean")
+            raise
+
+    loop.run(main(), on_stop=lambda: seen.append("signal") if "signal" not in seen else None)
+    assert seen == ["signal", "clean"]
+    loop.stop()  # without effect where nothing runs
+
+
 def test_what_main_raises_is_raised() -> None:
     async def main() -> None:
         raise ValueError("odd")
