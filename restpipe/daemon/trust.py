@@ -179,7 +179,7 @@ class Trust:
         sources = sources or self._sources
         trusted = _load(sources, self._own_use)
         seen = _look_at(sources.lists)
-        lists = _read_all(sources, trusted)
+        lists = _kept(self._lists, _read_all(sources, trusted), trusted.known, sources.lists)
         self._sources = sources
         before, self._trusted = self._trusted, trusted
         self._judges_dates = None
@@ -213,7 +213,7 @@ class Trust:
             # Or others were named meanwhile, and have been read.
             return
         _log.info("the revocation list has been read anew")
-        self._lists |= read
+        self._lists |= _kept(self._lists, read, self._trusted.known)
         self._take_up()
 
     def _take_up(self) -> None:
@@ -324,14 +324,51 @@ def _read_anew(paths: Iterable[Path], known: Sequence[x509.Certificate]) -> List
     return read
 
 
+def _kept(before: Lists, read: Lists, known: Sequence[x509.Certificate], gone: Iterable[Path] = ()) -> Lists:
+    """Return what was read, and what the same files said before for authorities they have no list of now.
+
+    A list of another authority, put there by mistake, would let revoked certificates in again. `gone` are
+    files that may not have been read.
+    """
+    trusted = {authority_of(each) for each in known}
+    kept = dict(read)
+    for path in dict.fromkeys((*read, *gone)):
+        new = read.get(path, [])
+        there = {entry.authority for entry in new}
+        missing = [
+            entry
+            for entry in before.get(path, ())
+            if entry.authority not in there and entry.authority in trusted
+        ]
+        for issuer in dict.fromkeys(entry.issuer for entry in missing):
+            _log.error(
+                "%s: the list of %s is no longer there; what it said still holds until the next start, or "
+                "until a newer one is there",
+                path,
+                issuer,
+            )
+        if missing:
+            kept[path] = [*new, *missing]
+    return kept
+
+
 def _together(lists: Lists) -> Revocations:
     return Revocations(itertools.chain.from_iterable(lists.values()))
 
 
 def _lists_in(path: Path, known: Sequence[x509.Certificate]) -> list[RevocationList]:
     found, unknown = read_lists(path, known)
+    names = {issuer_name(each.subject) for each in known}
     for issuer in unknown:
-        _log.warning("%s: the list of %s is left out: that authority is not in tls.ca", path, issuer)
+        if issuer in names:
+            # The authority was made anew, it seems, and one of the two files is the older one's.
+            _log.error(
+                "%s: the list of %s is left out: the authority of that name in tls.ca has another key",
+                path,
+                issuer,
+            )
+        else:
+            _log.warning("%s: the list of %s is left out: that authority is not in tls.ca", path, issuer)
     return found
 
 

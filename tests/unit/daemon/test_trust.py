@@ -18,7 +18,7 @@ from restpipe.daemon.peers import PeerTable
 from restpipe.daemon.trust import Refused, Sources, Trust
 from restpipe.errors import Code, ConfigError
 from restpipe.transport import revocation
-from restpipe.transport.certificates import Use
+from restpipe.transport.certificates import Use, read_chain
 from restpipe.transport.tls import TlsFiles, server_context
 from tests.support.certificates import DAY_S, Made, authority, leaf, revocation_list, uri
 
@@ -38,13 +38,17 @@ class FakeTransport:
         return self._chain
 
 
+def chain_of(made: Made | None) -> list[bytes]:
+    chain: list[bytes] = []
+    while made is not None:
+        chain.append(made.certificate.public_bytes(serialization.Encoding.DER))
+        made = made.issuer
+    return chain
+
+
 class FakeLink:
     def __init__(self, made: Made | None) -> None:
-        chain: list[bytes] = []
-        while made is not None:
-            chain.append(made.certificate.public_bytes(serialization.Encoding.DER))
-            made = made.issuer
-        self.transport = FakeTransport(chain)
+        self.transport = FakeTransport(chain_of(made))
 
 
 class FakeLinks:
@@ -96,7 +100,7 @@ class Stage:
 
     def put_list(self, *revoked: Made, name: str = "crl.pem", ca: Made = CA, days: float = 30) -> None:
         draft = self.folder / "draft"
-        draft.write_bytes(revocation_list(ca, revoked, days=days))
+        draft.write_bytes(revocation_list(ca, revoked, days=days, names_key=True))
         draft.replace(self.folder / name)
 
     @contextlib.asynccontextmanager
@@ -235,6 +239,98 @@ def test_a_list_by_nobody_known_is_left_out_and_told(stage: Stage, caplog: pytes
     assert "the list of CN=Other CA is left out" in caplog.text
 
 
+TWIN = authority("Test CA")
+OTHER = authority("Other CA")
+
+
+def test_a_list_signed_with_another_key_than_its_authority_has_is_an_error(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage.put_list(leaf("x", CA), ca=TWIN)
+    stage.trust.reload()
+    (error,) = [line for line in caplog.records if line.levelno == logging.ERROR]
+    assert "the list of CN=Test CA is left out: the authority of that name in tls.ca has another key" in (
+        error.getMessage()
+    )
+
+
+@pytest.mark.parametrize("other", [TWIN, OTHER], ids=["of the same name", "of another name"])
+@pytest.mark.parametrize("asked", [True, False], ids=["reloaded", "looked at"])
+def test_a_list_of_another_authority_revokes_nothing_less(
+    stage: Stage, caplog: pytest.LogCaptureFixture, other: Made, asked: bool
+) -> None:
+    bad, worse = leaf("web1", CA), leaf("web2", CA)
+    stage.put_list(bad)
+    stage.trust.reload()
+    told = "the list of CN=Test CA is no longer there; what it said still holds"
+
+    async def main() -> None:
+        async with stage.running():
+            stage.put_list(ca=other)
+            if asked:
+                stage.trust.reload()
+            await until(lambda: told in caplog.text)
+            with pytest.raises(Refused):
+                stage.admit(bad)
+            # A newer one replaces it.
+            stage.put_list(worse)
+            await until(lambda: stage.trust._revocations.covers(read_chain(chain_of(worse))))
+
+    asyncio.run(main())
+    stage.admit(bad)
+    (line,) = [line for line in caplog.records if told in line.getMessage()]
+    assert line.levelno == logging.ERROR
+
+
+def test_a_bundle_of_lists_that_has_lost_one_still_brings_the_other(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    (stage.folder / "ca.pem").write_bytes(CA.pem + OTHER.pem)
+    ours, theirs, theirs_too = leaf("web1", CA), leaf("web2", OTHER), leaf("web3", OTHER)
+    stage.files.crl.write_bytes(revocation_list(CA, [ours]) + revocation_list(OTHER, [theirs]))
+    stage.trust.reload()
+
+    async def main() -> None:
+        async with stage.running():
+            stage.put_list(theirs_too, ca=OTHER)
+            await until(lambda: "the list of CN=Test CA is no longer there" in caplog.text)
+
+    asyncio.run(main())
+    for made in (ours, theirs_too):
+        with pytest.raises(Refused):
+            stage.admit(made)
+    stage.admit(theirs)
+
+
+def test_a_list_that_is_gone_still_holds_after_a_reload(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad = leaf("web1", CA)
+    stage.put_list(bad)
+    stage.trust.reload()
+    stage.files.crl.unlink()
+    stage.trust.reload()
+    assert "the list of CN=Test CA is no longer there" in caplog.text
+    with pytest.raises(Refused):
+        stage.admit(bad)
+
+
+def test_lists_go_with_their_authority_and_with_their_place_in_the_configuration(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad = leaf("web1", CA)
+    stage.put_list(bad)
+    stage.trust.reload()
+    stage.trust.reload(stage.sources._replace(lists=()))
+    stage.admit(bad)
+    stage.trust.reload(stage.sources)
+    leaf("localhost", OTHER, ("server",)).write(stage.folder, OTHER)
+    stage.put_list(ca=OTHER)
+    stage.trust.reload()
+    assert not [line for line in caplog.records if line.levelno >= logging.ERROR]
+    assert [entry.issuer for entry in stage.trust._lists[stage.files.crl]] == ["CN=Other CA"]
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"\x30\x03\x02\x01\x01", b"-----BEGIN X509 CRL-----\nx\n-----END X509 CRL-----"]
 )
@@ -346,6 +442,20 @@ def test_an_expired_certificates_link_is_cut_and_its_session_stays(stage: Stage)
         assert stage.links.forgotten == []
 
     asyncio.run(main())
+
+
+def test_the_link_of_a_certificate_that_was_trusted_itself_goes_with_its_trust(stage: Stage) -> None:
+    pinned = leaf("web1", None)
+    (stage.folder / "ca.pem").write_bytes(CA.pem + pinned.pem)
+    stage.trust.reload()
+    link = stage.join(pinned)
+    stage.trust.reload()
+    assert stage.links.cut_off == []
+    (stage.folder / "ca.pem").write_bytes(CA.pem)
+    stage.trust.reload()
+    ((cut, code, detail),) = stage.links.cut_off
+    assert (cut, code) == (link, Code.AUTHORITY_GONE)
+    assert "CN=web1 may no longer be trusted" in detail
 
 
 def test_links_of_a_ca_that_is_trusted_no_more_come_anew(stage: Stage) -> None:
