@@ -65,12 +65,11 @@ class Certificate(NamedTuple):
     not_after: float
     """Unix time."""
     chain: tuple[Signed, ...] = ()
-    """Itself and those between it and an authority that is trusted; empty where its chain is not known."""
-
-    @property
-    def root(self) -> bytes:
-        """The trusted authority that its chain ends at; empty where that is not known."""
-        return self.chain[-1].authority if self.chain else b""
+    """Itself and those between it and what is trusted: empty where it is trusted itself, or its chain is not
+    known."""
+    root: bytes = b""
+    """What its chain ends at, which is trusted (see `authority_of`): an authority, or the certificate itself.
+    Empty where its chain is not known."""
 
     @property
     def serial_text(self) -> str:
@@ -97,7 +96,7 @@ def read_chain(ders: Sequence[bytes]) -> Certificate:
     if not ders:
         raise ValueError("none was shown")
     own, *above = ders
-    return _read(own, tuple(map(_authority, above)))
+    return _read(own, tuple(map(_authority, above)), _authority(ders[-1]).identifier)
 
 
 class _Authority(NamedTuple):
@@ -106,12 +105,13 @@ class _Authority(NamedTuple):
 
 
 @functools.lru_cache(maxsize=KNOWN)
-def _read(der: bytes, above: tuple[_Authority, ...]) -> Certificate:
+def _read(der: bytes, above: tuple[_Authority, ...], root: bytes) -> Certificate:
     certificate = read_certificate(der)
     serials = (certificate.serial, *(each.serial for each in above))
     # The last one is trusted as it is: nobody revokes it.
     pairs = zip(above, serials, strict=False)
-    return certificate._replace(chain=tuple(Signed(each.identifier, serial) for each, serial in pairs))
+    chain = tuple(Signed(each.identifier, serial) for each, serial in pairs)
+    return certificate._replace(chain=chain, root=root)
 
 
 @functools.lru_cache(maxsize=KNOWN_AUTHORITIES)
