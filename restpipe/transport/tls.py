@@ -225,10 +225,16 @@ _IN_WORDS = {
 _ABOUT_CERTIFICATES = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED")
 
 
+_MISMATCHES = (62, 64)
+"""X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH of OpenSSL."""
+_MISNAMED = "it must have what is dialed, or pipe.server_name: restpipe-ca issue --server makes another"
+
+
 def handshake_failure(error: Exception) -> str:
     """Why a handshake failed or a link broke, in a few words fit for one line of a log."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is refused: {error.verify_message.rstrip('.')}"
+        advice = f" ({_MISNAMED})" if error.verify_code in _MISMATCHES else ""
+        return f"its certificate is refused: {error.verify_message.rstrip('.')}{advice}"
     if isinstance(error, ssl.SSLError):
         return _reason(error)
     if isinstance(error, TimeoutError) and not error.errno:

@@ -13,6 +13,7 @@ from typing import Any
 
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
+from gunicorn.config import Chdir  # type: ignore[import-untyped]
 from gunicorn.glogging import Logger  # type: ignore[import-untyped]
 
 from restpipe.errors import ConfigError
@@ -84,6 +85,11 @@ class Server(BaseApplication):  # type: ignore[misc]
         else:
             logs.set_level(self._config.log)
         super().reload()
+
+    def load_default_config(self) -> None:
+        # gunicorn's default is the folder that it was imported in. That may be deleted since.
+        Chdir.default = str(Path.cwd())
+        super().load_default_config()
 
     def load_config(self) -> None:
         for name, value in self._settings().items():

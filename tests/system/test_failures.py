@@ -98,13 +98,13 @@ def test_memory_limit_of_the_handlers(ledger: tuple[Machine, Machine]) -> None:
     """By code that eats it: the kernel kills the worker, and the event is never answered."""
     server, client = ledger
     unit = "restpipe-server-handlers@1"
-    before, restarts = server.main_pid(unit), restarts_of(server, unit)
+    before, start = server.main_pid(unit), cursor(server)
     with Load(client, server) as load, memory_limit(server, unit, 200 << 20, before):
         answer = client.http("client").get("/server/eat", {"Prefer": "wait=4"})
         assert answer.event_code is None, answer
         wait_for(lambda: server.main_pid(unit) not in (0, before), f"{unit} to come back", 60)
         load.go_on()
-        load.kills = restarts_of(server, unit) - restarts
+        load.kills = lines_since(server, start, unit).count("Main process exited")
 
 
 @pytest.mark.parametrize("part", ["pipe", "web"])
@@ -112,13 +112,13 @@ def test_memory_limit_of_the_pipe(ledger: tuple[Machine, Machine], part: str) ->
     """By large bodies, of which both keep some; gunicorn starts another worker by itself."""
     server, client = ledger
     unit = unit_of("server", part)
-    main, restarts = server.main_pid(unit), restarts_of(server, unit)
+    main, start = server.main_pid(unit), cursor(server)
     victim = main if part == "pipe" else web_workers(server)[0]
     with Load(client, server) as load:
         with memory_limit(server, unit, 4 << 20, victim), large_bodies(server, "/client/web1/swallow"):
             wait_for(lambda: not server.file(f"/proc/{victim}").exists(), f"{unit} to meet its limit", 60)
         load.go_on()
-        load.kills = max(1, restarts_of(server, unit) - restarts)
+        load.kills = max(1, lines_since(server, start, unit).count("Main process exited"))
     if part == "web":
         assert victim not in web_workers(server)
         assert server.main_pid(unit) == main
@@ -166,6 +166,7 @@ def test_user_code_that_cannot_be_loaded_is_tried_again_in_peace(ledger: tuple[M
             wait_for(
                 lambda: "nowhere_to_be_found" in server.show(unit, "StatusText"), "a status that says why"
             )
+            wait_for(lambda: failing(server) == [unit], "it to be listed as failed", 60)
             load.go_on(30, load.to_client)
             answer = client.http("client").get("/server/entry", {"Prefer": "wait=1"})
             assert (answer.status, answer.json["type"]) == (503, "urn:restpipe:problem:no-handler")
@@ -174,6 +175,13 @@ def test_user_code_that_cannot_be_loaded_is_tried_again_in_peace(ledger: tuple[M
         load.go_on()
     assert server.main_pid("restpipe-server") == pipe
     assert min(pauses(server, start, unit, "nowhere_to_be_found")) > 5
+    assert not failing(server)
+
+
+def failing(machine: Machine) -> list[str]:
+    """What `systemctl --failed` has of RestPipe's."""
+    listed = machine.run("systemctl list-units --failed --plain --no-legend 'restpipe*'").splitlines()
+    return [line.split()[0].removeprefix("restpipe-failing@").removesuffix(".service") for line in listed]
 
 
 def pauses(machine: Machine, start: str, unit: str, words: str) -> list[float]:

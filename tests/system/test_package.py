@@ -156,5 +156,10 @@ def test_no_room_for_the_package(machine: Machine) -> None:
         machine.install(machine.image.package)
     machine.run(f"umount {folder}")
     machine.install(machine.image.package)
+    assert "There is no identity on this host" in machine.try_run("restpipe identity show").stdout
+    # Whoever makes the CA before is no worse off, and no client that it names either.
+    machine.run("restpipe-ca init && cd /root && restpipe-ca issue web0 --dial localhost")
     machine.run("systemctl start restpipe-server")
     assert "restpipe identity install" in machine.run("cd /root && restpipe-ca issue web1")
+    # Of the one role that is used here.
+    assert machine.run("restpipe identity show").startswith("server in /var/lib/restpipe/server")

@@ -82,6 +82,42 @@ def test_stop_stops_and_start_starts_all(ledger: tuple[Machine, Machine]) -> Non
     client.wait_answer("client", "/server/entry")
 
 
+MODE = "/etc/systemd/system/restpipe-server-web.socket.d/mode.conf"
+
+
+@pytest.mark.parametrize(
+    "orders",
+    [
+        ["restart restpipe-server-web.socket"],
+        ["restart restpipe-server-events.socket"],
+        ["stop restpipe-server-handlers.socket", "start restpipe-server"],
+        ["stop restpipe-server-web.socket", "restart restpipe-server"],
+        ["restart 'restpipe-server*'"],
+    ],
+)
+def test_an_order_to_a_socket_ends_in_a_role_that_works(
+    ledger: tuple[Machine, Machine], orders: list[str]
+) -> None:
+    server, client = ledger
+    *_, last = [server.try_run(f"systemctl {order}") for order in orders]
+    # A start while it stops may have to be made up for.
+    assert last.returncode == 0 or "start" in orders[-1].split(), last
+    server.wait_answer("server", "/client/web1/entry")
+    client.wait_answer("client", "/server/entry")
+    listed = "systemctl list-units --failed --plain --no-legend 'restpipe*'"
+    wait_for(lambda: not server.run(listed), "nothing to be listed as failed", 60)
+
+
+def test_another_mode_of_the_socket(ledger: tuple[Machine, Machine]) -> None:
+    server, _client = ledger
+    for text, mode in (("[Socket]\nSocketMode=0666\n", "666"), ("[Socket]\n", "660")):
+        server.put(MODE, text)
+        server.run("systemctl daemon-reload && systemctl restart restpipe-server-web.socket")
+        assert server.run("stat -c %a /run/restpipe-server/web.sock").strip() == mode
+        server.wait_answer("server", "/client/web1/entry")
+    server.run(f"rm -r {MODE.rpartition('/')[0]} && systemctl daemon-reload")
+
+
 def test_no_connect_is_refused_meanwhile(ledger: tuple[Machine, Machine]) -> None:
     server, _client = ledger
     path = str(server.file("/run/restpipe-server/web.sock"))

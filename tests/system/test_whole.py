@@ -290,5 +290,8 @@ def test_removed_and_purged_whoever_knocks(server: Machine) -> None:
         knocking.in_vain()
     assert not server.run("systemctl list-units --no-legend --plain --state=active 'restpipe*'")
     assert not server.run("find /run/restpipe-server -type s")
+    # What is a mount is emptied.
+    server.run("mount -t tmpfs tmpfs /var/lib/restpipe && mkdir /var/lib/restpipe/ca")
     server.run("DEBIAN_FRONTEND=noninteractive apt-get purge -y restpipe")
+    assert not server.run("ls -A /var/lib/restpipe && umount /var/lib/restpipe && rm -r /var/lib/restpipe")
     assert not server.run("find /etc /var/lib/restpipe -name '*restpipe*' 2>/dev/null || true")

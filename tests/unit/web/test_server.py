@@ -211,6 +211,22 @@ def test_a_reload_loses_no_request(directory: Path) -> None:
         assert set(statuses) == {200}
 
 
+def test_a_reload_in_a_folder_that_is_deleted(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Deployments replace folders."""
+    folder = tmp_path / "release"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    with WebProcess(directory, "server") as web:
+        folder.rmdir()
+        before = workers(web)
+        web.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: bool(workers(web)) and not workers(web) & before)
+        assert web.request("GET", "/nowhere").status == 404
+        assert f"{folder}, has been deleted: going on in /" in web.log
+
+
 def test_a_socket_can_be_handed_over(directory: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         path = directory / "web.sock"
