@@ -19,8 +19,20 @@ from restpipe.names import canonical, spellings
         ("192.0.2.7", "192.0.2.7"),
         ("2001:DB8::1", "2001:db8::1"),
         ("SPIFFE://Corp.Example/Pipe/WEB1", "spiffe://corp.example/Pipe/WEB1"),
-        ("BÜCHER.example", "bücher.example"),
+        ("spiffe://Corp.Example?Query=A#B", "spiffe://corp.example?Query=A#B"),
+        ("https://User:Pass@WEB1:443/x", "https://User:Pass@web1:443/x"),
+        ("URN:dev:mac:A", "urn:dev:mac:A"),
+        ("FE80::A", "fe80::a"),
+        ("AC:DE:48:00:11:22", "ac:de:48:00:11:22"),
+        # DNS folds A to Z alone.
+        ("BÜCHER.Example.", "bÜcher.example"),
         ("bu\u0308cher.example", "bücher.example"),
+        ("BU\u0308CHER.example", "bÜcher.example"),
+        ("H\u0331", "\u1e96"),
+        # It looks like a K, which the composed form of Unicode has for it.
+        ("bac\u212aup", "bac\u212aup"),
+        ("BAC\u212aU\u0308P", "bac\u212au\u0308p"),
+        ("\u0130x", "\u0130x"),
     ],
 )
 def test_there_is_one_form_of_a_name(name: str, kept: str) -> None:
@@ -28,9 +40,20 @@ def test_there_is_one_form_of_a_name(name: str, kept: str) -> None:
     assert canonical(kept) == kept
 
 
-@pytest.mark.parametrize("name", ["bücher.example", "BÜCHER.Example.", "bu\u0308cher.example"])
+@pytest.mark.parametrize("name", ["bücher.example", "bu\u0308cher.example."])
 def test_unicode_means_what_dns_has_for_it_as_well(name: str) -> None:
     assert spellings(name) == ("bücher.example", "xn--bcher-kva.example")
+
+
+def test_a_caller_may_write_capitals_in_unicode() -> None:
+    assert spellings("BÜCHER.Example.") == ("bÜcher.example", "bücher.example", "xn--bcher-kva.example")
+
+
+@pytest.mark.parametrize(
+    "name", ["straße", "bac\u212aup", "\ufb01le", "x\u3002y", "\u017f", "\u0130x", "ς", "ⅷ"]
+)
+def test_what_dns_has_for_other_characters_is_not_meant(name: str) -> None:
+    assert spellings(name) == (name,)
 
 
 @pytest.mark.parametrize("name", ["ü" * 64, "ü..example", "\udcff.example", "ü" * 60_000])
