@@ -12,6 +12,9 @@ import os
 import stat
 from pathlib import Path
 
+_PIECE = 1 << 20
+"""Bytes that are asked for at once: memory is taken for all of them beforehand."""
+
 
 def read_file(path: Path | str, limit: int, *, at: int | None = None) -> bytes:
     """Return what a file holds, at most `limit` bytes. A relative `path` starts from the folder `at`.
@@ -29,7 +32,7 @@ def read_file(path: Path | str, limit: int, *, at: int | None = None) -> bytes:
             raise OSError(errno.EINVAL, "it is not a file", str(path))
         pieces = bytearray()
         # A file may grow while it is read, or give less than was asked for.
-        while len(pieces) <= limit and (piece := file.read(limit + 1 - len(pieces))):
+        while len(pieces) <= limit and (piece := file.read(min(_PIECE, limit + 1 - len(pieces)))):
             pieces += piece
     if len(pieces) > limit:
         raise OSError(errno.EFBIG, f"it is larger than {limit:,} bytes", str(path))
@@ -70,11 +73,19 @@ def make_folder(path: Path, mode: int) -> None:
     Raises OSError, FileExistsError if something else stands there.
     """
     try:
-        path.mkdir(mode=mode & ~0o022)
+        _make_one(path, mode)
     except FileNotFoundError:
+        if path.parent.is_dir():
+            # Nothing can be made there: in /proc, or in a folder that has been deleted.
+            raise
         # Of the folders above it, `mkdir` itself would say nothing to the umask.
         make_folder(path.parent, 0o755)
-        make_folder(path, mode)
+        _make_one(path, mode)
+
+
+def _make_one(path: Path, mode: int) -> None:
+    try:
+        path.mkdir(mode=mode & ~0o022)
     except OSError:
         # Of one that is there, the system may say first that nothing can be made.
         if not path.is_dir():

@@ -14,20 +14,27 @@ from pathlib import Path
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 MAX_FILE = 256 << 20
 """No file of a CA is larger (bytes): some 200,000 certificates in its index."""
+_PIECE = 1 << 20
+"""Bytes that are asked for at once: memory is taken for all of them beforehand."""
 _TEMPORARY = re.compile(r"\.new-[0-9a-f]{16}")
 
 
 def read(path: Path, limit: int = MAX_FILE) -> bytes:
     """What a file holds; OSError where it is larger, or nothing that can be read to an end."""
-    # NONBLOCK: to open a pipe waits for its writer.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+
+    def opened(path: str, flags: int) -> int:
+        # NONBLOCK: to open a pipe waits for its writer.
+        return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
+
+    data = bytearray()
+    with open(path, "rb", buffering=0, opener=opened) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "it is not a file", str(path))
-        data = file.read(limit + 1)
+        while len(data) <= limit and (piece := file.read(min(_PIECE, limit + 1 - len(data)))):
+            data += piece
     if len(data) > limit:
         raise OSError(errno.EFBIG, f"it is larger than {limit:,} bytes", str(path))
-    return data
+    return bytes(data)
 
 
 def replace(directory: Path, name: str, data: bytes, mode: int, *, inherit_owner: bool = False) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,6 +35,18 @@ def test_what_is_larger_than_its_bound_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OSError) as raised:
         read_file(path, 2000)
     assert raised.value.strerror == "it is larger than 2,000 bytes"
+
+
+def test_no_more_memory_is_taken_than_a_file_needs(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * (3 << 20))
+    tracemalloc.start()
+    try:
+        assert len(read_file(path, 256 << 20)) == 3 << 20
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 16 << 20
 
 
 def test_devices_are_bounded_as_well() -> None:
@@ -108,6 +121,16 @@ def test_a_file_in_the_place_of_a_folder_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file", tmp_path / "file" / "folder"):
         with pytest.raises((FileExistsError, NotADirectoryError)):
+            make_folder(path, 0o700)
+
+
+def test_where_no_folder_can_be_made_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    for path in (Path("/proc/x/y"), Path("/proc/x"), Path("a"), Path("a/b"), Path("a/b/c")):
+        with pytest.raises(FileNotFoundError):
             make_folder(path, 0o700)
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,6 +55,24 @@ def test_what_is_read_is_a_file_within_its_bound(tmp_path: Path) -> None:
         with pytest.raises(OSError) as raised:
             files.read(path, limit)
         assert raised.value.strerror
+
+
+def test_no_more_memory_is_taken_than_a_file_needs(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"x" * (3 << 20))
+    tracemalloc.start()
+    try:
+        assert len(files.read(tmp_path / "f")) == 3 << 20
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 16 << 20
+
+
+def test_what_is_refused_is_closed_again(tmp_path: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(IsADirectoryError):
+        files.read(tmp_path)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_replace_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
