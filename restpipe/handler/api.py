@@ -43,8 +43,8 @@ class EventHandler:
       binary mode, which is closed afterwards. It is read no faster than the caller takes it.
 
     Each call has a context (`contextvars`) of its own. A generator runs in that of the call that made it, and
-    in its thread, so that it may hold a cursor of a database; should other calls need that thread while it
-    waits for its reader, it goes on in another one.
+    in its thread, so that it may hold a cursor of a database. While more than 128 generators of one worker
+    wait for their readers, those that have waited longest go on in other threads.
 
     What a method raises is the answer too: code 251, or that of an `EventError`, and HTTP status 500.
     """

@@ -20,7 +20,7 @@ class Capacity:
         self._step = max(1, threads // 2)
         self._steps = 0
         """Async methods that are running, in whole steps."""
-        self._stuck = 0
+        self._held = 0
         self._lost = 0
         self.told = self._now()
 
@@ -32,14 +32,14 @@ class Capacity:
         self._steps = steps
         return self._change() if self.mixed else None
 
-    def stuck_changed(self, threads: int, places: int) -> int | None:
-        """So many threads, and places of async methods, are held by calls whose events were given up."""
-        self._stuck = threads
+    def held_changed(self, threads: int, places: int) -> int | None:
+        """So many threads, and places of async methods, are held by what is no event to be answered."""
+        self._held = threads
         self._lost = places
         return self._change()
 
     def _now(self) -> int:
-        threads = max(0, self._threads - self._stuck)
+        threads = max(0, self._threads - self._held)
         if self.mixed:
             return threads + max(0, self._steps * self._step - self._lost)
         return threads + max(0, self._concurrency - self._lost)

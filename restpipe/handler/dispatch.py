@@ -21,7 +21,7 @@ from restpipe.handler.target import parse_target
 from restpipe.handler.threads import Job, ThreadPool
 from restpipe.host.stats import RECEIVE, RECEIVE_HANDLE_TIME, Stats
 from restpipe.protocol.messages import MAX_REPLIES
-from restpipe.protocol.shares import ALPHA, Shares
+from restpipe.protocol.shares import Shares
 from restpipe.transport.exchange import Exchange
 from restpipe.transport.timer import DeadlineQueue
 
@@ -32,6 +32,14 @@ REPLIES_FACTOR = 2
 CLOSE_S = 1.0
 """For what is given up at the end of the worker."""
 MOST_NAMED = 5
+SLOW_S = 0.25
+"""A thread that has read one stream for so long is no place for other events."""
+
+_NO_THREAD = Reset(
+    Code.OVERLOADED,
+    "the threads that are left are for others: this peer's events hold too many",
+    Delivered.NO,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -60,8 +68,6 @@ class Dispatcher:
         self.deadlines = DeadlineQueue(self.loop, EventDeadline.reach)
         self.replies = Shares(REPLIES_FACTOR * (threads + concurrency + MAX_REPLIES))
         """Long replies that are being sent, by peer."""
-        self.stuck = Shares(threads, ALPHA)
-        """Threads that work on for events which were given up, by peer: a method cannot be stopped."""
         self.handlings: set[Handling] = set()
         """Events in flight."""
         self.handled = 0
@@ -84,6 +90,9 @@ class Dispatcher:
         self._closing: set[asyncio.Task[None]] = set()
         self._deaf: dict[Handling, bool] = {}
         """Events that were given up, whose async methods go on: whether they still hold their places."""
+        self._slow = 0
+        """Threads that a stream has held for SLOW_S."""
+        self._watching: asyncio.TimerHandle | None = None
 
     @property
     def capacity(self) -> int:
@@ -108,8 +117,9 @@ class Dispatcher:
             method = self._registry.find(event.verb, target.noun)
             if method is not None:
                 method.check(target.arguments, target.query)
-                if self.stuck.taken and not method.is_async:
-                    self._leave_threads(exchange)
+                bursts = self.pool.bursts
+                if bursts.held and not method.is_async and not bursts.leaves_thread_to(peer_of(exchange)):
+                    raise StreamReset(_NO_THREAD)
                 Handling(self, exchange, method, target, began).begin()
                 return
             send_short(exchange, answer_without_method(exchange, target, self._registry))
@@ -136,6 +146,8 @@ class Dispatcher:
         left = [*self.handlings, *self.pool.stuck]
         if left:
             _log.warning("still running, and left behind: %s", _names(left))
+        if self._watching is not None:
+            self._watching.cancel()
         self.deadlines.close()
         self.pool.close()
 
@@ -149,13 +161,6 @@ class Dispatcher:
             exchange.reset(Code.OVERLOADED, detail, Delivered.NO)
             return True
         return False
-
-    def _leave_threads(self, exchange: Exchange) -> None:
-        """Raises `StreamReset` (OVERLOADED) if the threads that are left are for other peers."""
-        stuck = self.stuck
-        if stuck.taken < stuck.size and not stuck.has_room(peer_of(exchange)):
-            detail = f"{stuck.taken} threads are held by events that were given up"
-            raise StreamReset(Reset(Code.OVERLOADED, detail, Delivered.NO))
 
     # For the events in flight.
 
@@ -190,17 +195,17 @@ class Dispatcher:
         if self._idle is not None and not self.handlings:
             self._idle.set()
 
-    def is_deaf(self, handling: Handling) -> bool:
+    def note_deaf(self, handling: Handling, *, holds_place: bool) -> bool:
         """Note that an async method ignores its cancellation. True if its place is to be given back.
 
         So are as many as run at once: past that, those that are stuck keep their places.
         """
         gives_back = len(self._deaf) < self._concurrency
-        self._deaf[handling] = not gives_back
+        self._deaf[handling] = holds_place and not gives_back
         self._stuck_changed()
         return gives_back
 
-    def is_free(self, handling: Handling) -> None:
+    def note_ended(self, handling: Handling) -> None:
         """Note that it has ended, maybe after all."""
         if self._deaf.pop(handling, None) is not None:
             self._stuck_changed()
@@ -223,7 +228,26 @@ class Dispatcher:
             _log.warning("%d async methods go on though they were cancelled: %s", len(tasks), _names(tasks))
         if not threads and not tasks:
             _log.info("nothing goes on any more for an event that was given up")
-        capacity = self._capacity.stuck_changed(len(threads), sum(tasks.values()))
+        self._tell_held()
+
+    def watch_threads(self) -> None:
+        """Look after the threads that streams hold, for as long as replies are being sent."""
+        if self._watching is None:
+            self._watching = self.loop.call_later(SLOW_S, self._look_at_threads)
+
+    def _look_at_threads(self) -> None:
+        held = self.pool.bursts.held_since(self.loop.time() - SLOW_S)
+        slow = sum(job not in self.pool.stuck for job in held)
+        if slow != self._slow:
+            self._slow = slow
+            self._tell_held()
+        self._watching = None
+        if slow or self.replies.taken:
+            self.watch_threads()
+
+    def _tell_held(self) -> None:
+        threads = len(self.pool.stuck) + self._slow
+        capacity = self._capacity.held_changed(threads, sum(self._deaf.values()))
         if capacity is not None:
             self._tell(capacity)
 

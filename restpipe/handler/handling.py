@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import inspect
 import logging
@@ -243,6 +244,7 @@ class Handling:
                 self._answer = results.of_head(answer) if self._method.of_head else answer
                 return isinstance(answer[1], Stream) and keeps_thread(answer[1].source)
         except BaseException as exc:
+            self._dispatcher.pool.end_child(exc)
             self._answer = self._answer_of_exception(exc)
         return False
 
@@ -250,7 +252,7 @@ class Handling:
         """In the loop: send what the thread has made."""
         if self._stage == _ENDED:
             if self.abandoned:
-                self._dispatcher.stuck.give_back(peer_of(self._exchange))
+                self._dispatcher.pool.bursts.end(self, time.monotonic())
             self._drop_result()
             return
         exchange = self._exchange
@@ -276,7 +278,8 @@ class Handling:
         """Close what a thread has made of an event that was given up meanwhile."""
         if self._answer is not None and isinstance(self._answer[1], Stream):
             source, peer = self._answer[1].source, peer_of(self._exchange)
-            self._dispatcher.close_stream(pieces(source, self._dispatcher.pool, self, peer))
+            pool, variables = self._dispatcher.pool, self._variables
+            self._dispatcher.close_stream(pieces(source, pool, self, peer=peer, variables=variables))
         if inspect.iscoroutine(self._awaitable):
             self._awaitable.close()
 
@@ -321,10 +324,13 @@ class Handling:
                 except BaseException as exc:
                     if self._context.cancelled and ends_task(exc):
                         raise
-                    _forget_cancellation()
                     answer = self._answer_of_exception(exc)
+                if self._task is not None and self._task.cancelling() and not self._context.cancelled:
+                    await _forget_cancellation(self._task)
             if not send_short(exchange, answer):
-                await send_long(exchange, answer, dispatcher.pool, self._begin_reply, self)
+                # What was awaited had a context of its own.
+                variables = None if self._awaitable is not None else self._variables
+                await send_long(exchange, answer, dispatcher.pool, self._begin_reply, self, variables)
         except asyncio.CancelledError:
             exchange.reset(Code.OUTCOME_UNKNOWN, "the handler worker stops")
             if not self._context.cancelled:
@@ -353,6 +359,7 @@ class Handling:
         self._due.waits = False
         self._replying = True
         self._dispatcher.replies.take(peer_of(self._exchange))
+        self._dispatcher.watch_threads()
         self._give_back()
 
     def _give_back(self) -> None:
@@ -410,7 +417,7 @@ class Handling:
         elif stage == _THREADED:
             never_called = self._dispatcher.pool.abandon(self)
             if self.abandoned:
-                self._dispatcher.stuck.take(peer_of(self._exchange))
+                self._dispatcher.pool.bursts.hold(self, peer_of(self._exchange), time.monotonic())
             self._end()
             return never_called
         return self._variables is None
@@ -419,7 +426,7 @@ class Handling:
         """The task was cancelled a while ago. Whatever it still does must not keep others from their work."""
         if self._stage != _ENDED and not self.abandoned:
             self.abandoned = True
-            if self._dispatcher.is_deaf(self):
+            if self._dispatcher.note_deaf(self, holds_place=self._holds_place):
                 self._give_back()
 
     def _end(self) -> None:
@@ -442,14 +449,16 @@ class Handling:
         stats.timing(RECEIVE_HANDLE_TIME, now - self._began)
         dispatcher.ended(self)
         if self.abandoned:
-            dispatcher.is_free(self)
+            dispatcher.note_ended(self)
 
 
-def _forget_cancellation() -> None:
-    """Have the running task go on where a method has cancelled itself: nobody else has."""
-    task = asyncio.current_task()
-    while task is not None and task.cancelling():
+async def _forget_cancellation(task: asyncio.Task[None]) -> None:
+    """Have the running task go on where a method has cancelled it: nobody else has."""
+    while task.cancelling():
         task.uncancel()
+    # Before Python 3.13 it is raised all the same, at the next wait.
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.sleep(0)
 
 
 def give_up(exchange: Exchange, error: Exception) -> None:

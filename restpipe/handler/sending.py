@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import logging
 from collections.abc import Callable
 
@@ -44,15 +45,17 @@ async def send_long(
     pool: ThreadPool,
     on_start: Callable[[], None],
     made_by: Job | None = None,
+    variables: contextvars.Context | None = None,
 ) -> None:
     """Send an answer as fast as the other side takes it; `on_start` is called just before the first of it.
 
-    A stream that fails before its first piece is answered like any exception; later it resets the exchange
-    (REPLY_BROKEN), so that what has been sent is not taken for the whole.
+    A stream is read in the thread of the job `made_by`, and with these context variables. One that fails
+    before its first piece is answered like any exception; later it resets the exchange (REPLY_BROKEN), so
+    that what has been sent is not taken for the whole.
     """
     head, body = answer
     if isinstance(body, Stream):
-        source = pieces(body.source, pool, made_by, peer_of(exchange))
+        source = pieces(body.source, pool, made_by, peer=peer_of(exchange), variables=variables)
         try:
             answer_instead = await _send_stream(exchange, head, source, body.length, on_start)
         finally:

@@ -38,15 +38,22 @@ def as_bytes(piece: Any) -> bytes:
     raise TypeError(f"a stream yields str or bytes, not {type(piece).__name__}")
 
 
-def pieces(source: Any, pool: ThreadPool, made_by: Job | None = None, peer: str = "") -> Pieces:
+def pieces(
+    source: Any,
+    pool: ThreadPool,
+    made_by: Job | None = None,
+    *,
+    peer: str = "",
+    variables: contextvars.Context | None = None,
+) -> Pieces:
     """Read a stream for `peer`, no faster than its pieces are asked for.
 
-    A source that is async runs in this loop, any other in the pool's threads, always in one context: in the
-    thread of the job that made it, as long as no other work needs that one.
+    A source that is async runs in this loop, any other in the pool's threads, always in one context
+    (`variables`, or a copy of the present one), and in the thread of the job that made it, if it can be.
     """
     if isinstance(source, AsyncIterator):
         return _AsyncPieces(source)
-    pump = _Pump(source, pool, peer)
+    pump = _Pump(source, pool, peer, variables or contextvars.copy_context())
     if made_by is not None:
         pool.pass_on(made_by, pump)
     return pump
@@ -129,7 +136,7 @@ class _Pump:
         "running",
     )
 
-    def __init__(self, source: Any, pool: ThreadPool, peer: str) -> None:
+    def __init__(self, source: Any, pool: ThreadPool, peer: str, variables: contextvars.Context) -> None:
         self.running = False
         self.abandoned = False
         self._source = source
@@ -138,7 +145,7 @@ class _Pump:
         self._pool = pool
         self._peer = peer
         self._loop = asyncio.get_running_loop()
-        self._variables = contextvars.copy_context()
+        self._variables = variables
         """Those of the method, as it left them; each burst sees what the one before has set."""
         self._ready: deque[bytes] = deque()
         self._size = PIECE
@@ -211,7 +218,7 @@ class _Pump:
 
     def done(self) -> None:
         self._submitted = False
-        self._pool.bursts.end(self._peer)
+        self._pool.bursts.end(self, self._loop.time())
         self._arrived.set()
 
     def _wake(self) -> None:
@@ -244,10 +251,7 @@ class _Pump:
 
     def _submit(self) -> None:
         self._submitted = self._waiting = True
-        self._pool.bursts.ask(self._peer, self._begin)
-
-    def _begin(self) -> None:
-        self._pool.submit(self)
+        self._pool.bursts.ask(self, self._peer, self._loop.time())
 
     async def aclose(self) -> None:
         """No more is wanted: have the source closed in a thread, unless that was done at its end."""
@@ -258,8 +262,11 @@ class _Pump:
             busy, waiting = self._busy, self._waiting
         if busy:
             self._pool.abandon(self)
-        elif not waiting and not self._exhausted:
-            self._submit()
+        elif self._pool.bursts.withdraw(self, self._peer) or not (waiting or self._exhausted):
+            # Closing waits for nobody's turn: what is given up must not pile up.
+            self._submitted = self._waiting = True
+            self._pool.bursts.hold(self, self._peer, self._loop.time())
+            self._pool.submit(self)
 
     def _take(self) -> bytes:
         """Take what is ready, as far as it fits one frame."""

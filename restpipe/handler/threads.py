@@ -5,8 +5,8 @@ awake takes the next call by itself. A thread that takes a call while more are w
 before it begins, for the call may block. So short calls that come in a bunch are done by one or two
 threads, and blocking ones still spread over all of them.
 
-A job that comes back again and again, as a generator does, finds its own thread: that one stays for it, as
-long as no other work needs it.
+A job that comes back again and again, as a generator does, finds its own thread: that one stays for it, and
+another is started for other work. Past a bound, the thread that has stayed for longest is taken for that.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from typing import Any, Protocol, TypeVar
 
 from restpipe.handler.bursts import Bursts
 from restpipe.host import forks
+
+STAYING = 128
+"""Threads that may stay for jobs, beside those that work."""
 
 ResultT = TypeVar("ResultT")
 _log = logging.getLogger(__name__)
@@ -60,13 +63,16 @@ class _Thread:
 
 
 class ThreadPool:
-    """At most `size` daemon threads, started as they are needed. Its methods belong to the loop's thread."""
+    """At most `size` daemon threads that work, and STAYING more that stay for a job.
+
+    They are started as they are needed. Its methods belong to the loop's thread.
+    """
 
     def __init__(
         self, size: int, loop: asyncio.AbstractEventLoop, on_stuck: Callable[[], None] | None = None
     ) -> None:
-        self.bursts = Bursts(size)
-        """What decides which stream is read next."""
+        self.bursts: Bursts[Job] = Bursts(size, self.submit)
+        """Which threads are not free for methods, and which streams wait for one."""
         self._size = size
         self._loop = loop
         self._on_stuck = on_stuck
@@ -173,11 +179,11 @@ class ThreadPool:
         if self._idle:
             self._one_is_waking = True
             return self._idle.pop().wake.release
-        if self._started < self._size:
+        if self._started - min(len(self._staying), STAYING) < self._size:
             self._one_is_waking = True
             self._started += 1
             return self._start_thread
-        if self._staying:
+        if len(self._staying) > STAYING:
             self._one_is_waking = True
             return self._staying.pop(next(iter(self._staying))).wake.release
         return None
@@ -215,6 +221,9 @@ class ThreadPool:
                         wake = self._choose_thread() if self._jobs else None
                     elif self._closed:
                         return
+                    elif self._started - len(self._staying) > self._size:
+                        self._started -= 1
+                        return
                     else:
                         self._idle.append(thread)
                 woken = False
@@ -230,8 +239,7 @@ class ThreadPool:
             except BaseException:
                 _log.exception("a job of a handler thread failed")
             if forks.is_child is not self._in_child:
-                # The user's code has forked, and the child has come back where its parent will go on.
-                os._exit(1)
+                self.end_child()
             if again:
                 stays = self._stay(job, thread)
             else:
@@ -247,6 +255,18 @@ class ThreadPool:
                 thread.wake.acquire()
                 woken = True
 
+    def end_child(self, error: BaseException | None = None) -> None:
+        """End this process if the user's code has forked it, and it comes back where its parent will go on.
+
+        Its status is what `error` says, if that is a SystemExit; otherwise 1.
+        """
+        if forks.is_child is self._in_child:
+            return
+        status = 1
+        if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
+            status = (error.code or 0) & 0xFF
+        os._exit(status)
+
     def _stay(self, job: Job, thread: _Thread) -> bool:
         """Have a thread stay for a job. False if it is to go on with that, or with other work, at once."""
         with self._lock:
@@ -256,7 +276,7 @@ class ThreadPool:
                 self._jobs.remove(job)
                 thread.job = job
                 return False
-            if self._closed or (self._jobs and not self._idle and self._started == self._size):
+            if self._closed or (self._jobs and len(self._staying) >= STAYING):
                 return False
             self._staying[job] = thread
             wake = self._choose_thread() if self._jobs else None

@@ -84,8 +84,11 @@ REACHED_BY = {
         "unit/handler/test_bursts.py::test_some_threads_are_never_taken",
         "unit/handler/test_bursts.py::test_one_that_asks_alone_leaves_threads_to_methods_and_to_others",
     ],
-    "threads whose events were given up": [
+    "threads whose events were given up, or that read streams": [
         "unit/handler/test_dispatch.py::test_threads_that_work_for_nobody_are_no_peers_alone"
+    ],
+    "generators that keep their threads while their readers pause": [
+        "unit/handler/test_threads.py::test_past_a_bound_the_thread_that_has_stayed_for_longest_goes"
     ],
     "clients (256 more links for those who come back by another way), TLS handshakes, workers": [
         "unit/daemon/test_accepting.py::test_too_many_clients_are_refused",

@@ -22,7 +22,7 @@ def test_a_handler_without_methods_still_says_so_to_callers() -> None:
 
 def test_stuck_threads_are_no_capacity() -> None:
     capacity = Capacity(2, 100, plain=True, async_=False)
-    assert [capacity.stuck_changed(n, 0) for n in (1, 2, 2, 1, 0)] == [1, 0, None, 1, 2]
+    assert [capacity.held_changed(n, 0) for n in (1, 2, 2, 1, 0)] == [1, 0, None, 1, 2]
 
 
 def test_async_events_under_way_take_no_threads_away() -> None:
@@ -45,7 +45,7 @@ def test_what_comes_next_can_always_begin(
     for of_threads, count in changes:
         if of_threads:
             stuck = min(count, threads)
-            capacity.stuck_changed(stuck, 0)
+            capacity.held_changed(stuck, 0)
         else:
             under_way = min(count, concurrency)
             capacity.async_changed(under_way)

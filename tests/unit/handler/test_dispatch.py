@@ -284,22 +284,25 @@ def test_threads_that_work_for_nobody_are_no_peers_alone(run: Run, eventually: E
     async def main() -> None:
         handler = Plain()
         ends = Ends(handler, threads=4, concurrency=1)
-        stuck = ends.dispatcher.stuck
+        held = ends.dispatcher.pool.bursts.held
         for count in (1, 2, 3):
             exchange = ends.send("/block", peer="hostile")
             await eventually(handler.waiting.is_set)
             handler.waiting.clear()
             exchange.hang_up()
-            await eventually(lambda count=count: stuck.taken == count)  # type: ignore[misc]
+            await eventually(lambda count=count: len(held) == count)  # type: ignore[misc]
         refused = ends.send("/short", peer="hostile")
         assert refused.failure is not None
         assert (refused.failure.code, refused.failure.delivered) == (Code.OVERLOADED, Delivered.NO)
-        assert refused.failure.detail == "3 threads are held by events that were given up"
+        assert (
+            refused.failure.detail
+            == "the threads that are left are for others: this peer's events hold too many"
+        )
         short = ends.send("/short", peer="good")
         await eventually(lambda: short.closed)
         assert short.result().code == 0
         handler.gate.set()
-        await eventually(lambda: not stuck.taken)
+        await eventually(lambda: not held)
         again = ends.send("/short", peer="hostile")
         await eventually(lambda: again.closed)
         assert again.result().code == 0

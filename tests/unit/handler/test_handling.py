@@ -847,3 +847,53 @@ def test_each_line_of_an_events_logger_says_which_it_is(
     ctx = seen(pipe)["ctx"]
     ctx.logger.warning("look at %s", "this")
     assert caplog.records[-1].getMessage() == f"[alpha {ctx.event_id}] look at this"
+
+
+def test_a_method_that_cancels_itself_is_answered_all_the_same(run: Run, eventually: Eventually) -> None:
+    class Cancelling(EventHandler):
+        async def get_stream(self, ctx: Context, post_data: PostData) -> Any:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+
+            async def pieces() -> AsyncIterator[bytes]:
+                for _ in range(5):
+                    await asyncio.sleep(0)
+                    yield b"x" * 65536
+
+            return "application/octet-stream", 0, pieces()
+
+    async def main() -> None:
+        ends = Ends(Cancelling())
+        exchange = ends.send("/stream")
+        await eventually(lambda: exchange.closed)
+        assert len(exchange.result().data) == 5 * 65536
+        await ends.dispatcher.close()
+
+    run(main())
+
+
+def test_a_generator_runs_in_the_context_of_the_call_that_made_it(run: Run, eventually: Eventually) -> None:
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
+
+    class Setting(EventHandler):
+        def get_stream(self, ctx: Context, post_data: PostData) -> Any:
+            token = variable.set("tenant")
+
+            def pieces() -> Iterator[str]:
+                try:
+                    for _ in range(3):
+                        yield variable.get() * 20_000
+                finally:
+                    variable.reset(token)
+
+            return "text/plain", 0, pieces()
+
+    async def main() -> None:
+        ends = Ends(Setting())
+        exchange = ends.send("/stream")
+        await eventually(lambda: exchange.closed)
+        assert exchange.result().data == b"tenant" * 60_000
+        await ends.dispatcher.close()
+
+    run(main())

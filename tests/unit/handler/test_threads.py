@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from restpipe.handler import threads
 from restpipe.handler.threads import ThreadPool
 
 Run = Callable[[Awaitable[object]], object]
@@ -307,7 +308,46 @@ def test_a_job_that_comes_back_finds_its_thread(run: Run, eventually: Eventually
     run(main())
 
 
-def test_a_thread_does_not_stay_where_others_need_it(run: Run, eventually: Eventually) -> None:
+def test_threads_that_stay_keep_none_from_other_work(run: Run, eventually: Eventually) -> None:
+    async def main() -> None:
+        before = set(threading.enumerate())
+        pool = ThreadPool(2, asyncio.get_running_loop())
+        staying = [Noting(lambda: True) for _ in range(5)]
+        for job in staying:
+            await work_again(pool, job, eventually)
+        theirs = {job.worked[0] for job in staying}
+        assert len(theirs) == len(staying)
+        # More than work at once.
+        gate = threading.Event()
+        begun: list[int] = []
+
+        def wait() -> int:
+            begun.append(threading.get_ident())
+            gate.wait(10)
+            return threading.get_ident()
+
+        working = asyncio.gather(*(pool.run(wait) for _ in range(9)))
+        await eventually(lambda: len(begun) == 2)
+        gate.set()
+        assert not theirs.intersection(await working)
+        # Those that come back for the last time are too many to stay idle.
+        for job in staying:
+            job.function = lambda: False
+            pool.submit(job)
+        await eventually(lambda: all(len(job.told) == 2 for job in staying))
+        assert [len(set(job.worked)) for job in staying] == [1] * len(staying)
+        await eventually(lambda: len(set(threading.enumerate()) - before) <= 2)
+        pool.close()
+        await eventually(lambda: not set(threading.enumerate()) - before)
+
+    run(main())
+
+
+def test_past_a_bound_the_thread_that_has_stayed_for_longest_goes(
+    run: Run, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "STAYING", 0)
+
     async def main() -> None:
         pool = ThreadPool(2, asyncio.get_running_loop())
         first, second = Noting(lambda: True), Noting(lambda: True)
@@ -401,6 +441,10 @@ async def main():
     pid = await pool.run(os.fork)
     assert pid, "the child comes back"
     assert os.WEXITSTATUS(os.waitpid(pid, 0)[1]) == 1
+    for code, status in ((None, 0), (0, 0), (3, 3), ("no", 1)):
+        pid = await pool.run(lambda: os.fork() or pool.end_child(SystemExit(code)))
+        assert os.WEXITSTATUS(os.waitpid(pid, 0)[1]) == status
+    pool.end_child(SystemExit(0))
     pool.close()
 
 asyncio.run(main())
