@@ -100,7 +100,7 @@ def issue(
     names = profiles.check_names(role, names)
     with store.writing():
         waiting = _waiting(store, role, names[0])
-        if waiting is None or authority.names(waiting.certificate) != names:
+        if waiting is None or waiting.key is None or authority.names(waiting.certificate) != names:
             if not again:
                 _refuse_standing(
                     store,
@@ -129,17 +129,22 @@ def sign(
 ) -> Bundle:
     """Sign a request made elsewhere. Only its key is taken from it, and its names unless `names` are given.
 
-    A name that has a valid certificate gets another only with `again`: who asks may be somebody else.
+    Where an earlier call for the same key and names broke off between signing and delivering, its bundle is
+    delivered instead. A name that has a valid certificate gets another only with `again`: who asks may be
+    somebody else.
     """
     names = profiles.check_names(role, names or requested_names(request))
     key = profiles.check_public_key(request.public_key())
     with store.writing():
-        if not again:
-            _refuse_standing(
-                store, role, names[0], now, "if this is the same host with a new key, add --again"
-            )
-        to.prepare(key)
-        return _deliver(store, _with_key(store, ca, key, role, names, dial, now, days), dial, to)
+        waiting = _waiting(store, role, names[0])
+        if waiting is None or not _certifies(waiting.certificate, key, names):
+            if not again:
+                _refuse_standing(
+                    store, role, names[0], now, "if this is the same host with a new key, add --again"
+                )
+            to.prepare(key)
+            waiting = _with_key(store, ca, key, role, names, dial, now, days)
+        return _deliver(store, waiting, dial, to)
 
 
 def renew(
@@ -157,7 +162,7 @@ def renew(
     """Sign a newer certificate for the same names, and the same key or a new one. The older stays good."""
     with store.writing():
         fresh = _waiting(store, role, name)
-        if fresh is not None:
+        if fresh is not None and (fresh.key is not None or not new_key):
             return _deliver(store, fresh, dial, to)
         old = _newest(store, role, name).certificate
         names = profiles.check_names(role, authority.names(old))
@@ -293,8 +298,7 @@ def _with_key(
     days: int,
 ) -> Bundle:
     certificate = ca.issue(key, role, names, now, days)
-    _add(store, Record(names[0], role, certificate))
-    return Bundle(names[0], role, dial, certificate, ca.certificate)
+    return _listed(store, Bundle(names[0], role, dial, certificate, ca.certificate))
 
 
 def _with_new_key(
@@ -302,15 +306,19 @@ def _with_new_key(
 ) -> Bundle:
     key = authority.new_key()
     certificate = ca.issue(key.public_key(), role, names, now, days)
-    fresh = Bundle(names[0], role, dial, certificate, ca.certificate, bundle.key_pem(key))
-    # First the bundle, then the index: a certificate that is listed always has its key somewhere.
+    return _listed(store, Bundle(names[0], role, dial, certificate, ca.certificate, bundle.key_pem(key)))
+
+
+def _listed(store: Store, fresh: Bundle) -> Bundle:
+    # First the bundle, then the index: a certificate that is listed is somewhere, and so is its key.
     store.put_pending(fresh)
-    _add(store, Record(names[0], role, certificate))
+    older = store.records()
+    store.put_records([*older, Record(fresh.name, fresh.role, fresh.certificate)])
+    for record in older:
+        # No command delivers another than the newest.
+        if (record.role, record.name) == (fresh.role, fresh.name) and store.pending(record) is not None:
+            store.drop_pending(record)
     return fresh
-
-
-def _add(store: Store, record: Record) -> None:
-    store.put_records([*store.records(), record])
 
 
 def _deliver(store: Store, fresh: Bundle, dial: str, to: Destination) -> Bundle:
@@ -327,6 +335,11 @@ def _waiting(store: Store, role: Role, name: str) -> Bundle | None:
         if (record.role, record.name) == (role, name) and record.serial not in revoked:
             return store.pending(record)
     return None
+
+
+def _certifies(certificate: x509.Certificate, key: PublicKey, names: Sequence[str]) -> bool:
+    same_key = authority.public_bytes(certificate.public_key()) == authority.public_bytes(key)
+    return same_key and authority.names(certificate) == names
 
 
 def _refuse_standing(store: Store, role: Role, name: str, now: datetime, advice: str) -> None:

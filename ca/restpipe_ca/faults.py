@@ -9,6 +9,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from restpipe_ca import authority, bundle, files
+from restpipe_ca.bundle import Bundle
 from restpipe_ca.commands import State, state
 from restpipe_ca.errors import CaError
 from restpipe_ca.profiles import Role
@@ -22,7 +23,7 @@ def of_store(store: Store, now: datetime, passphrase: bytes | None = None) -> li
         found = _faults_of_ca(store, ca, now, passphrase)
         found += _faults_of_list(store, now)
         found += _faults_of_records(store.records(), ca)
-        return found + [_waits(record) for record in store.records() if store.pending(record)]
+        return found + [_waits(each) for each in map(store.pending, store.records()) if each]
     except CaError as error:
         return [str(error)]
 
@@ -93,8 +94,9 @@ def _faults_of_records(records: Sequence[Record], ca: x509.Certificate) -> list[
     return found
 
 
-def _waits(record: Record) -> str:
-    return f"a bundle of {record.role} {record.name} waits to be delivered: run restpipe-ca issue again"
+def _waits(pending: Bundle) -> str:
+    command = "renew" if pending.key is None else "issue"
+    return f"a bundle of {pending.role} {pending.name} waits to be delivered: run restpipe-ca {command} again"
 
 
 def _faults_of_use(leaf: x509.Certificate, role: Role | None) -> list[str]:

@@ -107,6 +107,55 @@ def test_a_delivery_that_failed_is_made_up_for(
     assert faults.of_identity(store, (tmp_path / "web1.bundle").read_bytes(), None, now) == []
 
 
+@pytest.mark.parametrize("renewed", [False, True])
+def test_a_delivery_without_a_key_is_made_up_for_as_well(
+    store: Store,
+    ca: Authority,
+    now: datetime,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    renewed: bool,
+) -> None:
+    asked = request("web9")
+
+    def sign(to: Destination = commands.NOWHERE, what: x509.CertificateSigningRequest = asked) -> Bundle:
+        return commands.sign(store, ca, Role.CLIENT, what, dial="pipe:1", now=now, to=to)
+
+    def renew(to: Destination, **more: bool) -> Bundle:
+        return commands.renew(store, ca, Role.CLIENT, "web9", dial="pipe:1", now=now, to=to, **more)
+
+    if renewed:
+        sign()
+    command = renew if renewed else sign
+    with monkeypatch.context() as patched, pytest.raises(ZeroDivisionError):
+        patched.setattr(Destination, "deliver", lambda *_: 1 / 0)
+        command(Destination(tmp_path / "web9.bundle"))
+    records = store.records()
+    assert faults.of_store(store, now) == [
+        "a bundle of client web9 waits to be delivered: run restpipe-ca renew again"
+    ]
+    # Who has another key, or wants one, gets no such bundle.
+    for other in (lambda: sign(what=request("web9")), lambda: issue(store, "web9", now)):
+        with pytest.raises(CaError, match="has a certificate that is valid until"):
+            other()
+    fresh = command(Destination(tmp_path / "web9.bundle", tmp_path / "new"))
+    assert fresh.certificate == records[-1].certificate
+    assert store.records() == records
+    assert faults.of_store(store, now) == []
+    assert faults.of_identity(store, (tmp_path / "web9.bundle").read_bytes(), None, now) == []
+
+
+def test_a_new_key_is_not_taken_for_the_one_that_waits(
+    store: Store, ca: Authority, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched, pytest.raises(ZeroDivisionError):
+        patched.setattr(Destination, "deliver", lambda *_: 1 / 0)
+        commands.sign(store, ca, Role.CLIENT, request("web9"), dial="pipe:1", now=now)
+    fresh = commands.renew(store, ca, Role.CLIENT, "web9", dial="pipe:1", now=now, new_key=True)
+    assert fresh.key is not None
+    assert faults.of_store(store, now) == [], "nothing waits that no command would deliver"
+
+
 def test_revoking_forgets_a_bundle_that_waits(
     store: Store, ca: Authority, now: datetime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
