@@ -35,7 +35,7 @@ from restpipe.web.responses import Document
 from restpipe.web.serving import Serving
 
 HEAD_TIMEOUT_S: Final = 30.0
-"""For the first byte on a new connection, and then for the whole head of a request."""
+"""For a new connection until the head of its first request begins, and for each head from then on."""
 KEEP_ALIVE_S: Final = KEEP_ALIVE_TOLD_S + 10.0
 """Between two requests. Callers are told less, so that it is they who end the connection."""
 LINGER_S: Final = 5.0
@@ -207,6 +207,9 @@ class HttpConnection(asyncio.Protocol):
             return self._hold(data)
         if data[0] == 13:
             data = framing.skip_blank_lines(data)
+            if data in (b"", b"\r"):
+                # An empty line, or half of one, is no head that has begun.
+                return self._hold(data)
         size = framing.head_size(data)
         if not size:
             if not self._head_begun:
@@ -392,7 +395,7 @@ class HttpConnection(asyncio.Protocol):
     def _close_if_idle(self) -> None:
         if self._busy or self._deaf:
             return
-        if self._pending or has_sent_more(self._transport):
+        if self._head_begun or has_sent_more(self._transport):
             # A request is on its way.
             self._serving.loop.call_later(LAST_REQUEST_S, self._close_if_idle)
         else:
@@ -417,7 +420,7 @@ class HttpConnection(asyncio.Protocol):
             self.abort()
 
     def _time_out(self) -> None:
-        if not self._deaf and self._follows is None and self._pending:
+        if not self._deaf and self._follows is None and self._head_begun:
             detail = f"the head of a request must be whole after {HEAD_TIMEOUT_S:g} s"
             self._respond(responses.of_problem(responses.HEAD_TOO_SLOW, detail))
             self._shut_down()

@@ -693,6 +693,45 @@ def test_blank_lines_do_not_help() -> None:
     run(echo, test)
 
 
+@pytest.mark.parametrize("blank", [(b"\r\n",), (b"\r\n\r\n",), (b"\r", b"\n"), (b"\r\n\r", b"\n")])
+@pytest.mark.parametrize("at_once", [True, False])
+def test_blank_lines_after_a_request_cost_an_idle_connection_nothing(
+    blank: tuple[bytes, ...], at_once: bool
+) -> None:
+    async def test(caller: Caller, connections: Connections) -> None:
+        first, *more = blank
+        caller.send(GET + first if at_once else GET)
+        await turns()
+        for piece in more if at_once else blank:
+            caller.send(piece)
+        caller.take()
+        at(connections, 300)
+        assert not caller.transport.closed
+        # A head has the whole of its own time.
+        caller.send(GET[:10])
+        at(connections, HEAD_TIMEOUT_S - 0.1)
+        caller.send(GET[10:])
+        await turns()
+        assert parts(caller.take())[0] == b"HTTP/1.1 200 OK"
+
+    run(echo, test)
+
+
+@pytest.mark.parametrize("blank", [b"\r\n", b"\r"])
+def test_blank_lines_prolong_nothing_and_are_not_answered(blank: bytes) -> None:
+    async def test(caller: Caller, connections: Connections) -> None:
+        caller.send(GET)
+        await turns()
+        caller.take()
+        at(connections, 300)
+        caller.send(blank)
+        at(connections, 11)
+        assert caller.transport.closed
+        assert caller.take() == b""
+
+    run(echo, test)
+
+
 def test_an_idle_connection_is_kept_for_longer_than_callers_keep_it() -> None:
     async def test(caller: Caller, connections: Connections) -> None:
         caller.send(GET)
