@@ -22,12 +22,14 @@ def read_file(path: Path | str, limit: int, *, at: int | None = None) -> bytes:
     Raises OSError, whose `strerror` is fit for the user, if it cannot be read, is larger, or is something
     that a process may wait for without end: a pipe, a socket. A device is read as far as it gives at once.
     """
-    # NONBLOCK: to open a pipe waits for its writer.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=at)
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
-        mode = os.fstat(descriptor).st_mode
-        if stat.S_ISDIR(mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+
+    def opened(path: str, flags: int) -> int:
+        # NONBLOCK: to open a pipe waits for its writer.
+        return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY, dir_fd=at)
+
+    # It refuses a folder, and closes what it has opened itself; `os.fdopen` leaves that open.
+    with open(path, "rb", buffering=0, opener=opened) as file:
+        mode = os.fstat(file.fileno()).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISCHR(mode)):
             raise OSError(errno.EINVAL, "it is not a file", str(path))
         pieces = bytearray()

@@ -27,6 +27,7 @@ def read(path: Path, limit: int = MAX_FILE) -> bytes:
         return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
 
     data = bytearray()
+    # It refuses a folder, and closes what it has opened itself; `os.fdopen` leaves that open.
     with open(path, "rb", buffering=0, opener=opened) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "it is not a file", str(path))

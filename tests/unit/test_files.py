@@ -79,6 +79,16 @@ def test_a_folder_a_loop_and_nothing_at_all_are_told_apart(tmp_path: Path) -> No
         assert raised.value.strerror
 
 
+def test_what_is_refused_is_closed_again(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "large").write_bytes(b"x" * 11)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for path in (tmp_path, tmp_path / "pipe", tmp_path / "large"):
+        with pytest.raises(OSError):
+            read_file(path, 10)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
 @pytest.fixture(params=[0o000, 0o022, 0o077])
 def umask(request: pytest.FixtureRequest) -> Iterator[int]:
     before = os.umask(request.param)

@@ -51,10 +51,12 @@ def test_what_is_read_is_a_file_within_its_bound(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"12345")
     assert files.read(tmp_path / "f", 5) == b"12345"
     os.mkfifo(tmp_path / "pipe")
+    before = len(list(Path("/proc/self/fd").iterdir()))
     for path, limit in ((tmp_path / "f", 4), (tmp_path / "pipe", 5), (tmp_path, 5), (Path("/dev/zero"), 5)):
         with pytest.raises(OSError) as raised:
             files.read(path, limit)
         assert raised.value.strerror
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_no_more_memory_is_taken_than_a_file_needs(tmp_path: Path) -> None:
