@@ -73,6 +73,16 @@ DOCUMENTS = {
     "records": json_.dumps([{"id": n, "name": f"name {n}", "at": n / 7} for n in range(5_000)]),
     "numbers": json_.dumps([n * 1000 for n in range(50_000)]),
     "texts": json_.dumps([f"text {n}" for n in range(50_000)]),
+    "short keys": json_.dumps({f"{n:x}": n + 300 for n in range(44_000)}),
+    "keys outside of the BMP": json_.dumps(
+        {f"\U0001f600{n:x}": 1 for n in range(44_000)}, ensure_ascii=False
+    ),
+    "keys that are escaped": json_.dumps({f"\U0001f600{n:x}": 1 for n in range(44_000)}),
+    "keys and texts outside of the BMP": json_.dumps(
+        {f"\U0001f600{n:x}": "\U0001f600" for n in range(44_000)}, ensure_ascii=False
+    ),
+    "texts outside of the BMP": json_.dumps(["\U0001f600"] * 50_000, ensure_ascii=False),
+    "short lists": json_.dumps([[n + 300] for n in range(30_000)]),
     "one text": json_.dumps("x" * 1_000_000),
     "other signs": json_.dumps("\u4e2d" * 300_000, ensure_ascii=False),
 }
