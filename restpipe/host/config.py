@@ -144,7 +144,7 @@ def without_effect(environ: Mapping[str, str] = os.environ) -> list[str]:
     # Of both roles: they may run in one environment.
     known = _OTHER_VARIABLES | {name for o in options() for role in Role for name in o.variables(role)}
     unknown = [name for name in sorted(environ) if name not in known and _looks_like_ours(name, known)]
-    links = {name for name, text in environ.items() if _SERVICE_LINK.fullmatch(text)}
+    links = {name for name, text in environ.items() if _is_service_link(name, text)}
     found = [
         f"{name}{_meant(name, known)}"
         for name in unknown
@@ -156,8 +156,14 @@ def without_effect(environ: Mapping[str, str] = os.environ) -> list[str]:
 _PREFIX = re.compile(r"(RESTPIPE|RPIPE|RP)[_.-]+", re.IGNORECASE)
 _SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://\S+:[0-9]+")
 """What Kubernetes sets for a service that is called like an option: RP_PIPE_PORT of `rp-pipe`."""
+_LINK_VARIABLE = re.compile(r"\w+_PORT(_[0-9]+_(TCP|UDP|SCTP))?")
+"""The only names that such a value has. With any other it is a mistake."""
 _SERVICE_VARIABLE = re.compile(r"RP_\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_\w+)?)")
 """And beside it."""
+
+
+def _is_service_link(name: str, text: str) -> bool:
+    return _SERVICE_LINK.fullmatch(text) is not None and _LINK_VARIABLE.fullmatch(name) is not None
 
 
 def _looks_like_ours(name: str, known: set[str]) -> bool:
@@ -300,7 +306,7 @@ def _ignored_constants(module: ModuleType) -> tuple[str, ...]:
 def _from_environ(role: Role, environ: Mapping[str, str]) -> dict[str, Given]:
     given = {}
     for option in options(role):
-        variable = next((v for v in option.variables(role) if _is_set(option, environ.get(v))), None)
+        variable = next((v for v in option.variables(role) if _is_set(option, v, environ.get(v))), None)
         if variable:
             source = f"environment {variable}"
             value = coerce(option, environ[variable], source, Path.cwd())
@@ -329,9 +335,9 @@ def _from_identity(role: Role, given: Mapping[str, Given]) -> dict[str, Given]:
     return {"pipe.servers": Given(coerce(known["pipe.servers"], lines, source, path.parent), source)}
 
 
-def _is_set(option: Option, text: str | None) -> bool:
+def _is_set(option: Option, variable: str, text: str | None) -> bool:
     """An empty variable is as good as none, but where emptiness says something."""
-    if text is not None and _SERVICE_LINK.fullmatch(text):
+    if text is not None and _is_service_link(variable, text):
         return False
     return bool(text) or (text is not None and option.spec.empty is not None)
 

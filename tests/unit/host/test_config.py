@@ -367,6 +367,15 @@ def test_service_links_of_kubernetes_set_nothing(tmp_path: Path) -> None:
     assert load(Role.SERVER, environ | {"BIND_PORT": "99"}).pipe.port == 99
 
 
+@pytest.mark.parametrize("name", ["RP_PIPE_SERVERS", "RP_CLIENT_TARGET_HOSTNAME"])
+def test_what_only_looks_like_a_service_link_is_a_mistake(name: str) -> None:
+    environ = {"RP_RUNTIME_DIR": "/r", name: "tcp://pipe.example.org:4466"}
+    with pytest.raises(ConfigError, match=f"environment {name}: pipe.*tcp://pipe.example.org:4466"):
+        load(Role.CLIENT, environ)
+    assert without_effect(environ) == []
+    assert without_effect({"RP_SHOP": "tcp://10.96.0.1:1234"}) == ["RP_SHOP"]
+
+
 def test_in_a_folder_that_is_deleted_all_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
