@@ -31,11 +31,13 @@ class FileServer(EventHandler):
             raise EventError(2, "no such file", status=404)
         mime, encoding = mimetypes.guess_type(found.name)
         content_type = "application/octet-stream" if encoding or not mime else mime
-        size = found.stat().st_size
         start = _start(ctx)
-        if start and start >= size:
-            return Reply(status=416, headers={"Content-Range": f"bytes */{size}"})
         file = found.open("rb")
+        # Of the open file, not of its name: that may lead to another one by now.
+        size = os.fstat(file.fileno()).st_size
+        if start is not None and start >= size:
+            file.close()
+            return Reply(status=416, headers={"Content-Range": f"bytes */{size}"})
         if start is None:
             return Reply(file, content_type=content_type, headers={"Accept-Ranges": "bytes"})
         file.seek(start)

@@ -71,6 +71,14 @@ def test_a_download_is_resumed(files: PipeTester) -> None:
     assert (past.status, past.data, past.headers["content-range"]) == (416, b"", "bytes */5")
 
 
+@pytest.mark.parametrize("wanted", ["bytes=0-", "bytes=1-"])
+def test_an_empty_file_has_no_range(files: PipeTester, wanted: str) -> None:
+    (Path(os.environ["RP_FILES_ROOT"]) / "empty").touch()
+    assert (files.get("/file//empty").status, files.get("/file//empty").data) == (200, b"")
+    none = files.get("/file//empty", headers={"Range": wanted})
+    assert (none.status, none.data, none.headers["content-range"]) == (416, b"", "bytes */0")
+
+
 @pytest.mark.parametrize(
     "headers",
     [
