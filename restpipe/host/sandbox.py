@@ -58,7 +58,9 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     while cause is not None and id(cause) not in seen:
         seen.add(id(cause))
         yield cause
-        cause = cause.__cause__ or cause.__context__
+        # `raise ... from None` says that it does not come of what was handled.
+        context = None if cause.__suppress_context__ else cause.__context__
+        cause = context if cause.__cause__ is None else cause.__cause__
 
 
 def _settings(error: BaseException) -> str:

@@ -43,6 +43,16 @@ def wrapped(error: BaseException, *, by_chance: bool = False) -> BaseException:
         return raised
 
 
+def told_otherwise(error: BaseException) -> BaseException:
+    try:
+        try:
+            raise error
+        except BaseException:
+            raise ValueError from None
+    except ValueError as raised:
+        return raised
+
+
 def no_program(tmp_path: Path) -> BaseException:
     (tmp_path / "program").write_text("")
     with pytest.raises(PermissionError) as raised:
@@ -87,6 +97,8 @@ def test_programs_that_may_not_run(cgroup: Path, tmp_path: Path) -> None:
         failing(errno.ENOENT, "/srv/x"),
         failing(errno.EACCES, "/etc/shadow"),
         failing(9),
+        told_otherwise(failing(errno.ENOENT, "/home/x")),
+        wrapped(told_otherwise(failing(errno.ENOENT, "/home/x"))),
     ],
 )
 def test_nothing_is_said_of_other_errors(cgroup: Path, error: BaseException) -> None:
