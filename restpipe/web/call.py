@@ -292,9 +292,12 @@ class Call:
         left = reply.body_length if reply is not None else 0
         pieces: list[bytes] = []
         self._is_unread = False
-        self._until = self._outgoing.loop.time() + self._wait_s
         try:
-            while (piece := await exchange.read()) and left >= 0:
+            while left >= 0:
+                self._until = self._outgoing.loop.time() + self._wait_s
+                piece = await exchange.read()
+                if not piece:
+                    break
                 pieces.append(piece)
                 left -= len(piece)
         except StreamReset as broken:

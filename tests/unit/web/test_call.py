@@ -292,6 +292,30 @@ def test_a_short_reply_is_whole_before_the_response_begins(pieces: tuple[bytes, 
     run(main())
 
 
+def test_each_piece_of_a_short_reply_has_the_whole_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        clock, ahead = loop.time, 0.0
+        monkeypatch.setattr(loop, "time", lambda: clock() + ahead)
+        link = MemoryLink()
+        caller = Caller(worker(link))
+        caller.send(GET)
+        await turns()
+        [sent] = link.sent
+        assert link.written()
+        sent.reply(Reply(status=200, body_length=5), b"s", end=False)
+        for piece in (b"h", b"o", b"r"):
+            ahead += 20
+            await turns()
+            sent.data(piece)
+        await turns()
+        assert caller.take() == b""
+        ahead += 31
+        assert (await response(caller))[0] == 504
+
+    run(main())
+
+
 @pytest.mark.parametrize("pieces", [(b"o",), (b"okay",), (b"o", b"kay"), (b"o", b"")])
 def test_a_short_reply_of_another_length_is_broken(pieces: tuple[bytes, ...]) -> None:
     async def main() -> None:
