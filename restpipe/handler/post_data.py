@@ -48,7 +48,8 @@ def decode_body(content_type: str, body: bytes, headers: Iterable[Header] = ()) 
         return NONE
     mime = mime_type(content_type)
     if is_json(mime):
-        return mime, _decode_json(body, headers)
+        _check_coding(headers)
+        return mime, _decode_json(body)
     if mime.startswith("text/"):
         _check_coding(headers)
         return mime, _decode_text(content_type, body)
@@ -64,13 +65,11 @@ def _check_coding(headers: Iterable[Header]) -> None:
             raise StreamReset(Reset(Code.UNSUPPORTED_CODING, detail, Delivered.NO))
 
 
-def _decode_json(body: bytes, headers: Iterable[Header]) -> Any:
+def _decode_json(body: bytes) -> Any:
     try:
         text = body.decode(json.detect_encoding(body))
         return json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        # Only now: what is packed is never JSON, and looking takes long.
-        _check_coding(headers)
         raise bad_request(f"the body is not JSON: {error}") from None
 
 

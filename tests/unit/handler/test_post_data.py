@@ -82,10 +82,14 @@ def test_a_made_up_charset_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("coding", ["gzip", "x-gzip", "br", "gzip, identity", "GZIP", "deflate"])
 @pytest.mark.parametrize("content_type", ["application/json", "text/plain", "text/plain; charset=latin-1"])
-def test_what_would_have_to_be_unpacked_is_refused_as_such(content_type: str, coding: str) -> None:
+@pytest.mark.parametrize("body", [gzip.compress(b"{}"), b"{}"], ids=["packed", "as it is"])
+def test_what_would_have_to_be_unpacked_is_refused_as_such(
+    content_type: str, coding: str, body: bytes
+) -> None:
+    """Also where it could be read as it is: who unpacks it on the way would read something else."""
     headers = [Header(name="x-a", value="b"), Header(name="Content-Encoding", value=coding)]
     with pytest.raises(StreamReset) as refused:
-        decode_body(content_type, gzip.compress(b"{}"), headers)
+        decode_body(content_type, body, headers)
     assert refused.value.code is Code.UNSUPPORTED_CODING
     assert refused.value.reset.delivered is Delivered.NO
 

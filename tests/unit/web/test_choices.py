@@ -49,6 +49,11 @@ REQUESTS: dict[str, list[bytes]] = {
     "`OPTIONS *`": [get(verb=b"OPTIONS", target=b"*")],
     "HTTP/1.2 and later": [get(version=b"1.2"), get(version=b"1.9")],
     "HTTP/2 without TLS": [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", get(version=b"0.9")],
+    "a request line without": [
+        b"GET /client/a/echo\r\n",
+        b"GET /client/a/echo\r\n" + HOST + b"\r\n",
+        b"GET /\r\n\r\n",
+    ],
     "`Upgrade`": [
         get(b"Connection: upgrade", b"Upgrade: websocket"),
         get(b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMA"),
@@ -106,6 +111,7 @@ async def packed(event: FakeEvent) -> None:
 def test_the_times_are_those_of_the_code() -> None:
     told = [cells[0] for cells in rows("Time").values()]
     assert [re.findall(r"\d+", each) for each in told] == [
+        [f"{HEAD_TIMEOUT_S:g}"],
         [f"{HEAD_TIMEOUT_S:g}", "408"],
         ["30"],
         [f"{LINGER_S:g}", f"{MAX_LINGER_S:g}"],
