@@ -88,7 +88,7 @@ def message_of(error: BaseException) -> str:
     try:
         return str(error)
     except BaseException:
-        return f"({type(error).__name__}, which cannot say what it means)"
+        return f"({type(error).__name__}; its message cannot be read)"
 
 
 def exit_status(error: BaseException) -> int:

@@ -116,7 +116,7 @@ def _load(der: bytes, number: int) -> x509.CertificateRevocationList:
     try:
         return x509.load_der_x509_crl(der)
     except Exception as error:
-        raise ValueError(f"revocation list {number} in it is none, or a broken one") from error
+        raise ValueError(f"entry {number} is not a valid revocation list") from error
 
 
 def _faults(loaded: x509.CertificateRevocationList) -> Iterator[str]:

@@ -70,7 +70,7 @@ class Odd(Exception):
 
 @pytest.mark.parametrize("raised", [ValueError("x"), SystemExit(3), KeyboardInterrupt()])
 def test_what_cannot_say_what_it_means_stops_nobody(raised: BaseException) -> None:
-    assert message_of(Odd(raised)) == "(Odd, which cannot say what it means)"
+    assert message_of(Odd(raised)) == "(Odd; its message cannot be read)"
     assert message_of(ValueError("plain")) == "plain"
 
 

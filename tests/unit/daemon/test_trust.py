@@ -386,7 +386,7 @@ def put_large(path: Path) -> None:
         (put_folder, "Is a directory"),
         (put_link("/dev/zero"), "it is larger than"),
         (put_large, "it is larger than"),
-        (put_link("/dev/null"), "revocation list 1 in it is none"),
+        (put_link("/dev/null"), "entry 1 is not a valid revocation list"),
     ],
 )
 def test_what_is_no_list_at_all_ends_nothing_and_keeps_no_other_list_from_being_read(
