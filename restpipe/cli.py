@@ -142,7 +142,8 @@ def web(ctx: click.Context, role: Role, file: Path | None, parent: int | None) -
     "pid",
     type=int,
     metavar="PID",
-    help="Have that worker load its code anew, and say (by the exit status) whether the new code serves.",
+    help="Have that worker load its code anew, and say (by the exit status) whether the new code serves, or "
+    "can be loaded if the worker has no service manager.",
 )
 @click.pass_context
 def handlers(
@@ -153,7 +154,7 @@ def handlers(
     if pid is not None:
         from restpipe.handler.reloading import reload
 
-        reload(pid, config.handlers.load_timeout_s)
+        click.echo(f"worker {pid}: {reload(pid, config.handlers.load_timeout_s)}")
         return
     if check:
         from restpipe.handler.worker import check as load

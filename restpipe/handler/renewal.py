@@ -20,7 +20,7 @@ import signal
 import subprocess
 from collections.abc import Callable
 
-from restpipe.handler.reloading import SERVES, tell
+from restpipe.handler.reloading import LOADS, SERVES, tell, tell_to_ask
 from restpipe.host.loop import on_signal
 from restpipe.host.orphan import Orphan
 from restpipe.host.start import Start
@@ -104,8 +104,10 @@ class Renewal:
                 _log.error("the new code is not used, the old goes on: %s", reason)
             if self._asked:
                 continue
-            tell(reason or SERVES)
-            if not reason and not self._closed:
+            if reason:
+                tell(reason)
+            elif not self._closed:
+                tell(LOADS)
                 self.anew = True
                 self._end_process()
         self._trying = None
@@ -154,9 +156,10 @@ class Renewal:
         return {name: value for name, value in self._start.environ.items() if name != "WATCHDOG_PID"}
 
     def _pass_on(self) -> None:
-        """The code has changed since the successor was started."""
-        if self._successor is not None:
-            self._successor.send_signal(signal.SIGHUP)
+        """The code has changed since the successor was started: it is the one to be asked."""
+        successor = self._successor
+        if successor is not None and not tell_to_ask(successor.pid):
+            successor.send_signal(signal.SIGHUP)
 
     def _end(self) -> None:
         # None tries: it was given up in the very moment when it was ready.
@@ -166,5 +169,6 @@ class Renewal:
         self._trying.cancel()
         if self._asked:
             self._pass_on()
-        tell(SERVES)
+        else:
+            tell(SERVES)
         self._end_process()

@@ -36,7 +36,8 @@ class Orphan:
             pid = told.read()
         if not pid:
             raise OSError("no process could be started")
-        self._process = os.pidfd_open(int(pid))
+        self.pid = int(pid)
+        self._process = os.pidfd_open(self.pid)
 
     def __del__(self) -> None:
         if hasattr(self, "_process"):

@@ -6,15 +6,14 @@ import itertools
 import os
 import signal
 import socket
-import struct
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
 from restpipe.errors import ConfigError, RestPipeError
 from restpipe.host.config import DEFAULT, Role, load
+from restpipe.host.credentials import of_peer
 
-_CREDENTIALS = struct.Struct("3i")
 _MANAGER = 1
 
 
@@ -30,8 +29,7 @@ def reload(events: Path) -> int | None:
             return None
         except OSError as error:
             raise RestPipeError(f"{events}: {error.strerror}: the daemon is not told to reload") from error
-        credentials = link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        pid: int = _CREDENTIALS.unpack(credentials)[0]
+        pid = of_peer(link).pid
         if pid == _MANAGER:
             pid = _behind(f"{events.parent.name}.service")
         try:

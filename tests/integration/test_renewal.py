@@ -7,7 +7,6 @@ import re
 import signal
 import socket
 import subprocess
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -167,6 +166,11 @@ def test_a_reload_reaches_whoever_has_taken_the_place(pair: Pair, folder: Path) 
             (folder / "versions.py").write_text(CODE.format(version=version))
             pair.server.handlers.send(signal.SIGHUP)
             wait_version(pair, version)
+            if version == 2:
+                (folder / "versions.py").write_text("import nowhere_to_be_found\n")
+                done = reload(pair.server)
+                assert done.returncode == 1
+                assert "the old goes on: it ended before it served" in done.stderr
         assert pair.server.handlers.alive
     finally:
         go.touch()
@@ -255,11 +259,10 @@ HOLDS = """
 """
 
 
-def reload(pair: Pair) -> subprocess.CompletedProcess[str]:
+def reload(node: Node) -> subprocess.CompletedProcess[str]:
     """As systemd does."""
-    pid = str(pair.server.handlers.pid)
-    command = [*pair.server.command("handlers"), "--reload", pid]
-    folder = pair.server.folder
+    command = [*node.command("handlers"), "--reload", str(node.handlers.pid)]
+    folder = node.folder
     return subprocess.run(
         command, env=clean_environment(), cwd=folder, capture_output=True, text=True, timeout=60
     )
@@ -269,8 +272,9 @@ def test_a_reload_says_that_the_new_code_serves(pair: Pair, folder: Path) -> Non
     more = HOLDS.format(address="\0" + str(folder))
     (folder / "versions.py").write_text("import socket\n" + CODE.format(version=2) + more)
     old = pair.server.handlers
-    done = reload(pair)
+    done = reload(pair.server)
     assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"worker {old.pid}: the new code serves\n"
     wait_version(pair, 2)
     assert old.wait_end() == 0
     (pid,) = (line.removeprefix("MAINPID=") for line in old.notices if line.startswith("MAINPID="))
@@ -289,14 +293,41 @@ def test_a_reload_says_that_the_new_code_does_not_serve(pair: Pair, folder: Path
     with socket.socket(socket.AF_UNIX) as held:
         held.bind("\0" + str(folder))
         (folder / "versions.py").write_text("import socket\n" + CODE.format(version=2) + more)
-        done = reload(pair)
+        done = reload(pair.server)
     assert done.returncode == 1
     assert done.stderr.startswith(
         "restpipe: the new code is not used, the old goes on: it ended before it served"
     )
     assert "a restart in place of a reload" in done.stderr
     wait_version(pair, 1)
-    assert not list(Path(tempfile.gettempdir()).glob(f"restpipe-reload-{pair.server.handlers.pid}"))
+
+
+def test_a_reload_that_has_to_wait_for_another_is_told_of_its_own_code(pair: Pair, folder: Path) -> None:
+    slow = Slow(folder)
+    pair.server.handlers.send(signal.SIGHUP)
+    slow.wait_loading()
+    (folder / "versions.py").write_text("import nowhere_to_be_found\n")
+    done: list[subprocess.CompletedProcess[str]] = []
+    asking = threading.Thread(target=lambda: done.append(reload(pair.server)))
+    asking.start()
+    try:
+        pair.server.handlers.wait_log("new code is being loaded already")
+    finally:
+        slow.loaded()
+        asking.join(60)
+    assert done[0].returncode == 1
+    assert "the new code is not used, the old goes on: it ended before it served" in done[0].stderr
+    wait_version(pair, 2)
+
+
+def test_a_reload_in_place_says_no_more_than_is_known(in_place: Node, folder: Path) -> None:
+    (folder / "until").touch()
+    done = reload(in_place)
+    said = "the new code can be loaded: the worker begins anew with it once it has finished its events"
+    assert (done.returncode, done.stdout) == (0, f"worker {in_place.handlers.pid}: {said}\n")
+    wait_for(
+        lambda: len(re.findall("answers events with", in_place.handlers.log_text())) == 2, "the new code"
+    )
 
 
 def test_what_the_old_code_has_changed_does_not_reach_the_new(pair: Pair, folder: Path) -> None:
@@ -309,7 +340,7 @@ def test_what_the_old_code_has_changed_does_not_reach_the_new(pair: Pair, folder
         return [os.environ.get("NOTIFY_SOCKET")]
 """
     (folder / "versions.py").write_text(CODE.format(version=1) + changing)
-    assert reload(pair).returncode == 0
+    assert reload(pair.server).returncode == 0
     pair.server.handlers.wait_end()
     (pid,) = (n.removeprefix("MAINPID=") for n in pair.server.handlers.notices if n.startswith("MAINPID="))
     with client_of(pair.client) as http:
@@ -321,6 +352,6 @@ def test_what_the_old_code_has_changed_does_not_reach_the_new(pair: Pair, folder
 
 def test_a_worker_that_is_not_there_cannot_be_reloaded(pair: Pair) -> None:
     pair.server.handlers.terminate()
-    done = reload(pair)
+    done = reload(pair.server)
     assert done.returncode == 1
     assert "cannot be asked to reload: [Errno 3]" in done.stderr
