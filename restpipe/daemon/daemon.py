@@ -10,10 +10,10 @@ from typing import Any
 from restpipe.daemon.channel import Route
 from restpipe.daemon.links import PeerLinks
 from restpipe.daemon.local import EventsDoor, HandlersDoor
-from restpipe.daemon.names import Resolver
 from restpipe.daemon.notices import Notices
 from restpipe.daemon.peers import Peer, PeerTable
 from restpipe.daemon.pool import HandlerPool
+from restpipe.daemon.resolver import Resolver
 from restpipe.daemon.router import STOPS, Limits, Router
 from restpipe.errors import Code
 from restpipe.host.config import Config

@@ -25,6 +25,7 @@ from restpipe.protocol.schema_pb2 import ROLE_PIPE, Goaway
 from restpipe.transport.backoff import Backoff, Redial
 from restpipe.transport.dialer import Disappointments, dial
 from restpipe.transport.link import Link
+from restpipe.transport.lookups import Lookups
 from restpipe.transport.tls import SILENT, SILENT_WHY, handshake_failure
 
 CONCERN_ALL = frozenset((Code.SHUTDOWN, Code.DRAINING, Code.HEARTBEAT, Code.AUTHORITY_GONE))
@@ -55,6 +56,7 @@ class Dialing:
         self._backoff = Backoff(pipe.reconnect_min_s, pipe.reconnect_max_s)
         self._redial = Redial(self._backoff, len(self._addresses))
         self._disappointments = Disappointments()
+        self._lookups = Lookups()
         self._failed = failed
         """Told of each failed attempt: how many in a row, and the Unix time of the last break (0: never)."""
         self._over: asyncio.Future[None] | None = None
@@ -119,6 +121,7 @@ class Dialing:
             # The same address again: the server there may still know the session.
             stood_s = asyncio.get_running_loop().time() - self._joined_at
             return self._redial.after_link_s(stood_s, alone=self._alone)
+        # Also after a name that could not be looked up: the next one may be known, or need no look-up.
         self._addresses.rotate(-1)
         return self._redial.after_failure_s()
 
@@ -139,6 +142,7 @@ class Dialing:
                 server_name="" if "://" in pipe.server_name else pipe.server_name,
                 timeout_s=pipe.handshake_timeout_s,
                 disappointments=self._disappointments,
+                lookups=self._lookups,
             )
         except OSError as error:
             reason = handshake_failure(error)

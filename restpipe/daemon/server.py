@@ -10,8 +10,8 @@ from typing import Any
 
 from restpipe.daemon.accepting import Accepting
 from restpipe.daemon.daemon import Daemon, tls_files
+from restpipe.daemon.known_clients import KnownClients
 from restpipe.daemon.links import peer_connection
-from restpipe.daemon.names import KnownClients
 from restpipe.daemon.notices import Idleness
 from restpipe.daemon.peers import Peer, PeerTable
 from restpipe.daemon.trust import Sources, Trust

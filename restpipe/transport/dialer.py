@@ -8,10 +8,10 @@ import itertools
 import os
 import socket
 import ssl
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from restpipe.transport.link import Link
+from restpipe.transport.lookups import AddressInfo, Lookups
 from restpipe.transport.tls import LastWords
 
 ATTEMPT_DELAY_S = 0.25
@@ -22,8 +22,6 @@ MAX_REMEMBERED = 64
 """Addresses that came to nothing; a name may have ever new ones."""
 CONNECT_S = 5.0
 """For all addresses together. TCP asks ever more rarely: a new attempt finds a healed network sooner."""
-
-AddressInfo = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]
 
 
 class Disappointments:
@@ -69,15 +67,19 @@ async def dial(
     server_name: str,
     timeout_s: float,
     disappointments: Disappointments | None = None,
+    lookups: Lookups | None = None,
 ) -> Link:
     """A link whose TLS handshake is over. `OSError` (`ssl.SSLError`, `TimeoutError`) when that cannot be.
 
     `disappointments` orders the addresses, and learns of one where TLS came to nothing. Of what happens after
-    that it is for the caller to tell it.
+    that it is for the caller to tell it. `lookups` holds look-ups that earlier attempts did not wait for.
     """
     past = Disappointments() if disappointments is None else disappointments
     try:
-        return await _dial(host, port, context, make_link, past, server_name=server_name, timeout_s=timeout_s)
+        end = asyncio.get_running_loop().time() + timeout_s
+        found = await _look_up(host, port, Lookups() if lookups is None else lookups, end)
+        async with asyncio.timeout_at(end):
+            return await _dial(found, context, make_link, past, server_name or host, timeout_s)
     except OSError:
         raise
     except ValueError as error:
@@ -86,48 +88,42 @@ async def dial(
 
 
 async def _dial(
-    host: str,
-    port: int,
+    found: Iterable[AddressInfo],
     context: ssl.SSLContext,
     make_link: Callable[[], Link],
     past: Disappointments,
-    *,
     server_name: str,
-    timeout_s: float,
+    handshake_timeout_s: float,
 ) -> Link:
-    loop = asyncio.get_running_loop()
-    end = loop.time() + timeout_s
-    found = await _look_up(host, port, end)
-    async with asyncio.timeout_at(end):
-        first, last = past.order(_interleaved(found))
-        sock = await _connect_in_time(first, last)
-        address = _peer_of(sock)
-        with LastWords(sock) as last_words:
-            try:
-                _, link = await loop.create_connection(
-                    make_link,
-                    sock=sock,
-                    ssl=context,
-                    # A dot at the end says that a name is complete; no certificate has it.
-                    server_hostname=(server_name or host).removesuffix("."),
-                    ssl_handshake_timeout=timeout_s,
-                )
-            except BaseException as error:
-                past.add(address)
-                sock.close()
-                if isinstance(error, ssl.SSLError):
-                    await last_words.say(error)
-                raise
+    first, last = past.order(_interleaved(found))
+    sock = await _connect_in_time(first, last)
+    address = _peer_of(sock)
+    with LastWords(sock) as last_words:
+        try:
+            _, link = await asyncio.get_running_loop().create_connection(
+                make_link,
+                sock=sock,
+                ssl=context,
+                # A dot at the end says that a name is complete; no certificate has it.
+                server_hostname=server_name.removesuffix("."),
+                ssl_handshake_timeout=handshake_timeout_s,
+            )
+        except BaseException as error:
+            past.add(address)
+            sock.close()
+            if isinstance(error, ssl.SSLError):
+                await last_words.say(error)
+            raise
     return link
 
 
-async def _look_up(host: str, port: int, end: float) -> list[Any]:
-    """Raises gaierror if there is no answer until then: that is no fault of the server's."""
-    try:
-        async with asyncio.timeout_at(end):
-            return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except TimeoutError:
-        raise socket.gaierror(socket.EAI_AGAIN, "its name could not be looked up in time") from None
+async def _look_up(host: str, port: int, lookups: Lookups, end: float) -> Sequence[AddressInfo]:
+    """Raises gaierror if there is no answer until then: no address of the server's has disappointed."""
+    answer = lookups.begin(host, port)
+    await asyncio.wait((answer,), timeout=end - asyncio.get_running_loop().time())
+    if not answer.done():
+        raise socket.gaierror(socket.EAI_AGAIN, "its name could not be looked up in time")
+    return answer.result()
 
 
 def _interleaved(found: Iterable[AddressInfo]) -> list[AddressInfo]:

@@ -16,7 +16,7 @@ from restpipe_ca import bundle
 from restpipe_ca.errors import CaError
 from restpipe_ca.store import INDEX, Store
 
-from restpipe.daemon.names import KnownClients
+from restpipe.daemon.known_clients import KnownClients
 from restpipe.daemon.peers import PeerTable
 from restpipe.errors import ConfigError, RestPipeError
 from restpipe.host import config_text

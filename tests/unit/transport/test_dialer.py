@@ -15,9 +15,10 @@ from restpipe.protocol.frames import WELCOME
 from restpipe.protocol.schema_pb2 import ROLE_PIPE, Hello
 from restpipe.protocol.session import Session
 from restpipe.transport import dialer
-from restpipe.transport.dialer import MAX_REMEMBERED, AddressInfo, Disappointments, dial
+from restpipe.transport.dialer import MAX_REMEMBERED, Disappointments, dial
 from restpipe.transport.link import Link
 from restpipe.transport.listener import Listener, listening_socket
+from restpipe.transport.lookups import AddressInfo, Lookups
 from restpipe.transport.tls import handshake_failure
 from tests.unit.transport.kit import Identities, Recorder, connection, run, until
 
@@ -92,25 +93,14 @@ class Dialer:
 
 def resolving(monkeypatch: pytest.MonkeyPatch, *found: AddressInfo, silent: bool = False) -> None:
     """Every name has these addresses, unless no name server answers."""
-    real = asyncio.get_running_loop
 
-    class Loop:
-        def __getattr__(self, name: str) -> Any:
-            return getattr(real(), name)
+    def begin(self: Lookups, host: str, port: int) -> asyncio.Future[Any]:
+        answer = asyncio.get_running_loop().create_future()
+        if not silent:
+            answer.set_result(found)
+        return answer
 
-        async def getaddrinfo(self, *_: object, **__: object) -> tuple[AddressInfo, ...]:
-            if silent:
-                await asyncio.Event().wait()
-            return found
-
-    class Asyncio:
-        def __getattr__(self, name: str) -> Any:
-            return getattr(asyncio, name)
-
-        def get_running_loop(self) -> Loop:
-            return Loop()
-
-    monkeypatch.setattr(dialer, "asyncio", Asyncio())
+    monkeypatch.setattr(Lookups, "begin", begin)
 
 
 def at(host: str, port: int) -> AddressInfo:

@@ -1,20 +1,19 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import errno
+import logging
 import socket
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from restpipe.daemon import names
-from restpipe.daemon.names import KnownClients, Resolver
-from restpipe.daemon.peers import PeerTable
+from restpipe.daemon import resolver as module
+from restpipe.daemon.resolver import Resolver
 from restpipe.errors import Code, Delivered, Reset
+from restpipe.transport import lookups as system
 from tests.unit.transport.kit import logged, run, until
 
 ASKER = "a web worker"
@@ -22,7 +21,7 @@ TOO_MANY = Reset(Code.OVERLOADED, "too many names are being looked up", Delivere
 
 
 class Lookups:
-    """In place of the loop's resolver: answers when the test says so."""
+    """In place of the system's: answers when the test says so. The loop's clock is the test's."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: list[str] = []
@@ -33,21 +32,13 @@ class Lookups:
         lookups = self
 
         class Loop:
-            """The running loop, but for its resolver and its clock."""
+            """The running loop, but for its clock."""
 
             def __getattr__(self, name: str) -> Any:
                 return getattr(loop, name)
 
             def time(self) -> float:
                 return lookups.now
-
-            async def getaddrinfo(self, host: str, port: object, **how: object) -> Any:
-                lookups.asked.append(host)
-                await lookups.go.wait()
-                answer = lookups.answers.get(host, [])
-                if isinstance(answer, Exception):
-                    raise answer
-                return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in answer]
 
         class Asyncio:
             def __getattr__(self, name: str) -> Any:
@@ -56,7 +47,19 @@ class Lookups:
             def get_running_loop(self) -> Loop:
                 return Loop()
 
-        monkeypatch.setattr(names, "asyncio", Asyncio())
+        monkeypatch.setattr(module, "asyncio", Asyncio())
+        monkeypatch.setattr(module, "Lookups", lambda: self)
+
+    def begin(self, host: str) -> asyncio.Future[Any]:
+        self.asked.append(host)
+        return asyncio.create_task(self._answer(host))
+
+    async def _answer(self, host: str) -> Any:
+        await self.go.wait()
+        answer = self.answers.get(host, [])
+        if isinstance(answer, Exception):
+            raise answer
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in answer]
 
 
 def test_a_name_is_looked_up_once_for_all_who_ask(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +77,7 @@ def test_a_name_is_looked_up_once_for_all_who_ask(monkeypatch: pytest.MonkeyPatc
         resolver.resolve("host", ASKER, lambda *answer: told.append(answer))
         assert len(told) == 4
         assert lookups.asked == ["host"]
-        lookups.now += names.LIFETIME_S
+        lookups.now += module.LIFETIME_S
         resolver.resolve("host", ASKER, lambda *answer: told.append(answer))
         await until(lambda: len(told) == 5)
         assert lookups.asked == ["host", "host"]
@@ -116,7 +119,7 @@ class Stage:
         self.resolver = Resolver()
         self.servers = folder / "resolv.conf"
         self.servers.write_text("search example\nnameserver 192.0.2.53\n")
-        monkeypatch.setattr(names, "RESOLVER_FILE", self.servers)
+        monkeypatch.setattr(module, "RESOLVER_FILE", self.servers)
 
     async def ask(self, name: str = "host") -> Any:
         told: list[Any] = []
@@ -134,6 +137,7 @@ FAILURES = [
     socket.gaierror(socket.EAI_FAIL, "Non-recoverable failure"),
     OSError(24, "Too many"),
     TimeoutError(),
+    OSError(errno.EAGAIN, "no thread can be started for it"),
 ]
 
 
@@ -150,15 +154,85 @@ def test_a_resolver_that_fails_says_nothing_of_the_name(
             assert repr(name) in told.detail
         assert stage.lookups.asked == ["host", "other"]
         stage.lookups.answers["host"] = ["10.0.0.1"]
-        stage.lookups.now += names.FAILURE_S
+        stage.lookups.now += module.FAILURE_S
         assert await stage.ask() == {"10.0.0.1"}
 
-    with logged("restpipe.daemon.names") as lines:
+    run(main())
+
+
+def test_that_names_cannot_be_looked_up_is_told_once_a_minute(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        stage = Stage(monkeypatch, tmp_path)
+        stage.lookups.answers |= {"broken": AGAIN, "good": ["10.0.0.1"]}
+        for _ in range(5):
+            assert (await stage.ask("broken")).code is Code.UNREACHABLE
+            assert await stage.ask("good") == {"10.0.0.1"}
+            stage.lookups.now += module.LIFETIME_S / 2
+            stage.resolver._known.clear()
+
+    with logged("restpipe.daemon.resolver") as lines:
         run(main())
-    assert [line.partition(" (")[0] for line in lines.texts] == [
-        "host names cannot be looked up",
-        "host names can be looked up again",
-    ]
+    told = "the host name 'broken' cannot be looked up: Temporary failure in name resolution; "
+    warned = lines.at_least(logging.WARNING)
+    assert [line.startswith(told) for line in warned] == [True, True]
+
+
+def test_a_look_up_counts_until_the_system_has_answered(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        monkeypatch.setattr(module, "TIMEOUT_S", 0.01)
+        stage = Stage(monkeypatch, tmp_path)
+        stage.lookups.go.clear()
+        stage.lookups.answers["host"] = ["10.0.0.1"]
+        for _ in range(3):
+            # Nobody but the first waits for it, and it is not asked for again.
+            told = await stage.ask()
+            assert (told.code, told.delivered) == (Code.UNREACHABLE, Delivered.NO)
+            assert "no answer within" in told.detail
+            stage.lookups.now += module.LIFETIME_S
+        assert list(stage.resolver._lookups) == stage.lookups.asked == ["host"]
+        stage.lookups.go.set()
+        await stage.settle()
+        assert stage.resolver._lookups == {}
+        assert await stage.ask() == {"10.0.0.1"}
+        assert stage.lookups.asked == ["host"]
+
+    run(main())
+
+
+def test_names_whose_servers_are_silent_keep_no_other_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+
+    class Socket:
+        """The library, but for its resolver."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(socket, name)
+
+        def getaddrinfo(self, host: str, *_: object, **__: object) -> Any:
+            if host.startswith("silent"):
+                released.wait(20)
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.1", 0))]
+
+    async def main() -> None:
+        resolver, told = Resolver(), []
+        for number in range(50):
+            resolver.resolve(f"silent{number}", "one", lambda *_: None)
+        resolver.resolve("good", "other", lambda found, _: told.append(found))
+        await until(lambda: told)
+        assert told == [frozenset({"10.0.0.1"})]
+        assert not released.is_set()
+        released.set()
+        await until(lambda: not resolver._tasks)
+
+    monkeypatch.setattr(system, "socket", Socket())
+    try:
+        run(main())
+    finally:
+        released.set()
 
 
 def test_what_was_known_last_is_used_while_the_resolver_fails(
@@ -169,10 +243,10 @@ def test_what_was_known_last_is_used_while_the_resolver_fails(
         stage.lookups.answers["host"] = ["10.0.0.1"]
         assert await stage.ask() == {"10.0.0.1"}
         stage.lookups.answers["host"] = AGAIN
-        stage.lookups.now += names.LIFETIME_S
+        stage.lookups.now += module.LIFETIME_S
         assert await stage.ask() == {"10.0.0.1"}
         # From then on it is asked for again, but nobody waits for that.
-        stage.lookups.now += names.FAILURE_S
+        stage.lookups.now += module.FAILURE_S
         stage.lookups.go.clear()
         assert await stage.ask() == {"10.0.0.1"}
         stage.lookups.answers["host"] = ["10.0.0.2"]
@@ -180,7 +254,7 @@ def test_what_was_known_last_is_used_while_the_resolver_fails(
         await stage.settle()
         assert await stage.ask() == {"10.0.0.2"}
         stage.lookups.answers["host"] = AGAIN
-        stage.lookups.now += names.STALE_S
+        stage.lookups.now += module.STALE_S
         assert (await stage.ask()).code is Code.UNREACHABLE
 
     run(main())
@@ -193,7 +267,7 @@ def test_that_a_name_had_no_address_is_no_knowledge_to_keep(
         stage = Stage(monkeypatch, tmp_path)
         assert await stage.ask() == frozenset()
         stage.lookups.answers["host"] = AGAIN
-        stage.lookups.now += names.LIFETIME_S
+        stage.lookups.now += module.LIFETIME_S
         assert (await stage.ask()).code is Code.UNREACHABLE
 
     run(main())
@@ -227,7 +301,7 @@ def test_no_name_however_odd_leaves_anybody_waiting(name: str) -> None:
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
-        monkeypatch.setattr(names, "MAX_NAMES", 5)
+        monkeypatch.setattr(module, "MAX_NAMES", 5)
         lookups = Lookups(monkeypatch)
         lookups.go.set()
         resolver, told = Resolver(), []
@@ -252,7 +326,7 @@ def test_lookups_at_once_are_bounded_and_shared(monkeypatch: pytest.MonkeyPatch)
             look_up(f"host{number}", "one")
         # It is told that there are too many. Another is not yet told so.
         assert told == [TOO_MANY] * (100 - len(resolver._lookups))
-        assert 8 / 9 <= len(resolver._lookups) / names.MAX_LOOKUPS < 1
+        assert 8 / 9 <= len(resolver._lookups) / module.MAX_LOOKUPS < 1
         refused = len(told)
         look_up("another", "other")
         assert len(told) == refused
@@ -260,7 +334,7 @@ def test_lookups_at_once_are_bounded_and_shared(monkeypatch: pytest.MonkeyPatch)
         look_up("another", "one")
         assert len(told) == refused
         number = 0
-        while len(resolver._lookups) < names.MAX_LOOKUPS:
+        while len(resolver._lookups) < module.MAX_LOOKUPS:
             number += 1
             look_up(f"more{number}", f"asker{number}")
         look_up("one too many", "new")
@@ -268,139 +342,5 @@ def test_lookups_at_once_are_bounded_and_shared(monkeypatch: pytest.MonkeyPatch)
         lookups.go.set()
         await until(lambda: len(told) == 100 + 2 + number + 1)
         assert resolver._lookups == {}
-
-    run(main())
-
-
-# Clients that were seen before.
-
-
-def table(limit: int = 10) -> PeerTable:
-    return PeerTable(limit, 5)
-
-
-def seen(peers: PeerTable, **clients: str) -> PeerTable:
-    for name, address in clients.items():
-        peer = peers.add(name)
-        assert peer is not None
-        peer.address = address
-    return peers
-
-
-def test_clients_are_known_after_a_restart(tmp_path: Path) -> None:
-    folder = tmp_path / "state"
-    KnownClients(folder).save(seen(table(), alpha="10.0.0.1", beta="::1", never_connected=""))
-    peers = table()
-    KnownClients(folder).load(peers)
-    assert {peer.name: peer.address for peer in peers} == {"alpha": "10.0.0.1", "beta": "::1"}
-    assert not any(peer.online for peer in peers)
-    assert [entry.name for entry in folder.iterdir()] == ["clients.json"]
-
-
-def test_no_file_is_no_fault(tmp_path: Path) -> None:
-    peers = table()
-    with logged("restpipe.daemon.names") as lines:
-        KnownClients(tmp_path / "nowhere").load(peers)
-    assert len(peers) == 0
-    assert lines.texts == []
-
-
-@pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b"7", b"null", b'"x"', b"\xff\xfe", b'{"a": 1', b"[" * 100_000]
-)
-def test_a_corrupt_file_is_as_good_as_none(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "clients.json").write_bytes(content)
-    peers = table()
-    known = KnownClients(tmp_path)
-    with logged("restpipe.daemon.names") as lines:
-        known.load(peers)
-    assert len(peers) == 0
-    (line,) = lines.texts
-    assert str(tmp_path / "clients.json") in line
-    known.save(seen(peers, alpha="10.0.0.1"))
-    assert json.loads((tmp_path / "clients.json").read_text()) == {"alpha": "10.0.0.1"}
-
-
-@settings(deadline=None, max_examples=50)
-@given(content=st.binary(max_size=60))
-def test_no_content_keeps_a_server_from_starting(
-    tmp_path_factory: pytest.TempPathFactory, content: bytes
-) -> None:
-    folder = tmp_path_factory.mktemp("state")
-    (folder / "clients.json").write_bytes(content)
-    KnownClients(folder).load(table())
-
-
-def test_more_clients_than_there_is_room_for_are_left_out(tmp_path: Path) -> None:
-    (tmp_path / "clients.json").write_text(json.dumps({f"c{number}": "10.0.0.1" for number in range(50)}))
-    peers = table(10)
-    KnownClients(tmp_path).load(peers)
-    assert len(peers) == 10
-
-
-def test_what_cannot_be_written_is_one_line_and_tried_again(tmp_path: Path) -> None:
-    folder = tmp_path / "state"
-    folder.write_text("a file where the folder should be")
-    known = KnownClients(folder)
-    peers = seen(table(), alpha="10.0.0.1")
-    with logged("restpipe.daemon.names") as lines:
-        known.save(peers)
-    (line,) = lines.texts
-    assert line.startswith(f"state.directory: {folder}/")
-    assert "cannot be written" in line
-    folder.unlink()
-    known.save(peers)
-    assert json.loads((folder / "clients.json").read_text()) == {"alpha": "10.0.0.1"}
-
-
-def test_nothing_new_is_not_written(tmp_path: Path) -> None:
-    known = KnownClients(tmp_path)
-    peers = seen(table(), alpha="10.0.0.1")
-    known.save(peers)
-    (tmp_path / "clients.json").unlink()
-    known.save(peers)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_changes_are_written_as_they_come_and_at_the_end(tmp_path: Path) -> None:
-    async def main() -> None:
-        path = tmp_path / "clients.json"
-        known, peers, changed = KnownClients(tmp_path), table(), asyncio.Event()
-        task = asyncio.create_task(known.run(peers, changed))
-        seen(peers, alpha="10.0.0.1")
-        changed.set()
-        await until(path.exists)
-        seen(peers, beta="10.0.0.2")
-        changed.set()
-        await asyncio.sleep(0)
-        task.cancel()
-        await asyncio.wait((task,))
-        assert set(json.loads(path.read_text())) == {"alpha", "beta"}
-
-    run(main())
-
-
-def test_a_slow_disk_does_not_hold_up_the_loop_and_the_newest_is_written_last(tmp_path: Path) -> None:
-    async def main() -> None:
-        known, peers, changed = KnownClients(tmp_path), table(), asyncio.Event()
-        written, go, begun = known._write, threading.Event(), threading.Event()
-
-        def slowly(told: int, addresses: dict[str, str]) -> None:
-            if threading.current_thread() is not threading.main_thread():
-                begun.set()
-                go.wait()
-            written(told, addresses)
-
-        known._write = slowly  # type: ignore[method-assign]
-        task = asyncio.create_task(known.run(peers, changed))
-        seen(peers, alpha="10.0.0.1")
-        changed.set()
-        await until(begun.is_set)
-        seen(peers, beta="10.0.0.2")
-        task.cancel()
-        await asyncio.wait((task,))
-        go.set()
-        await asyncio.get_running_loop().shutdown_default_executor()
-        assert set(json.loads((tmp_path / "clients.json").read_text())) == {"alpha", "beta"}
 
     run(main())
