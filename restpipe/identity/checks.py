@@ -11,7 +11,7 @@ from restpipe.host.config import Role
 from restpipe.identity.material import USE, Material
 from restpipe.names import canonical
 from restpipe.transport.certificates import Certificate, fault_of_use, stamp
-from restpipe.transport.tls import TlsFiles, client_context, server_context
+from restpipe.transport.tls import TlsFiles, client_context, load_authority, server_context
 
 _HOST_NAME = re.compile(r"(?=.{1,64}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 
@@ -101,14 +101,14 @@ def rehearse(files: TlsFiles, role: Role) -> list[str]:
 def _server_pair(files: TlsFiles) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     other = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     other.check_hostname = False
-    other.load_verify_locations(files.ca)
+    load_authority(other, files.ca)
     return server_context(files), other
 
 
 def _client_pair(files: TlsFiles) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     other = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     other.verify_mode = ssl.CERT_REQUIRED
-    other.load_verify_locations(files.ca)
+    load_authority(other, files.ca)
     # Nobody looks at what this side shows.
     other.load_cert_chain(files.certificate, files.key)
     return client_context(files, check_hostname=False), other

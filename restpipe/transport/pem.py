@@ -13,6 +13,9 @@ from typing import NamedTuple
 _BEGIN, _END, _DASHES = b"-----BEGIN ", b"-----END ", b"-----"
 _LONGEST_LABEL = 64
 _DER_SEQUENCE = 0x30
+_CERTIFICATE = "CERTIFICATE"
+_OLD_CERTIFICATE, _TRUSTED_CERTIFICATE = "X509 CERTIFICATE", "TRUSTED CERTIFICATE"
+"""Labels that OpenSSL reads as certificates, too. What follows the certificate in the latter is its own."""
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -68,7 +71,12 @@ def ders(data: bytes, label: str, what: str) -> list[bytes]:
     """
     found: list[bytes] = []
     for block in blocks(data):
-        if block.label == label:
+        if label == _CERTIFICATE and block.label == _TRUSTED_CERTIFICATE:
+            raise ValueError(
+                f"{what} {len(found) + 1} in it is a {_TRUSTED_CERTIFICATE}, which OpenSSL alone reads "
+                "(openssl x509 -in FILE writes a plain one)"
+            )
+        if block.label == label or (label == _CERTIFICATE and block.label == _OLD_CERTIFICATE):
             try:
                 found.append(block.der())
             except ValueError as error:

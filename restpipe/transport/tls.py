@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from restpipe.errors import ConfigError
 from restpipe.files import read_file
+from restpipe.transport import pem
 from restpipe.transport.certificates import MAX_FILE
 
 LAST_WORDS_S = 1.0
@@ -67,13 +68,13 @@ def _context(protocol: int, files: TlsFiles) -> ssl.SSLContext:
     context.verify_mode = ssl.CERT_REQUIRED
     context.sslobject_class = _TellingSSLObject
     _load_identity(context, files)
-    _load_authority(context, files.ca)
+    load_authority(context, files.ca)
     return context
 
 
 def _load_identity(context: ssl.SSLContext, files: TlsFiles) -> None:
     for key, path in (("tls.certificate", files.certificate), ("tls.key", files.key)):
-        _check_readable(key, path)
+        _readable(key, path)
     try:
         # Without a password callback OpenSSL would ask on the terminal.
         context.load_cert_chain(files.certificate, files.key, password=lambda: b"")
@@ -87,20 +88,23 @@ def _load_identity(context: ssl.SSLContext, files: TlsFiles) -> None:
         raise ConfigError(f"tls.certificate {files.certificate}: {error.strerror}") from error
 
 
-def _load_authority(context: ssl.SSLContext, path: Path) -> None:
-    _check_readable("tls.ca", path)
+def load_authority(context: ssl.SSLContext, path: Path) -> None:
+    """Have `context` trust exactly the certificates that are read from this PEM file elsewhere.
+
+    In the file itself, OpenSSL might see others. Raises ConfigError if there are none, or one is broken.
+    """
+    data = _readable("tls.ca", path)
     try:
-        context.load_verify_locations(path)
-    except ssl.SSLError as error:
-        raise ConfigError(f"tls.ca {path}: {_reason(error)}; it must be a PEM file") from error
-    except OSError as error:
-        raise ConfigError(f"tls.ca {path}: {error.strerror}") from error
+        context.load_verify_locations(cadata=b"".join(pem.ders(data, "CERTIFICATE", "certificate")))
+    except (ssl.SSLError, ValueError) as error:
+        reason = _reason(error) if isinstance(error, ssl.SSLError) else str(error)
+        raise ConfigError(f"tls.ca {path}: {reason}; it must be a PEM file") from error
 
 
-def _check_readable(key: str, path: Path) -> None:
+def _readable(key: str, path: Path) -> bytes:
     """OpenSSL would read without a bound, and wait for the writer of a pipe."""
     try:
-        read_file(path, MAX_FILE)
+        return read_file(path, MAX_FILE)
     except OSError as error:
         raise ConfigError(f"{key} {path}: {error.strerror}; install an identity first") from error
 
@@ -211,9 +215,9 @@ SILENT_WHY = (
     "the server connects and says nothing: it hangs, or is another than meant, or large packets are lost on "
     "the way, as those of a client's first words are from OpenSSL 3.5 on (README.md: Groups)"
 )
-"""What the one that dialed can make of it."""
+"""What the dialing side can say about it."""
 SILENT_CALLER = "no whole greeting came, as when large packets are lost on the way (README.md: Groups)"
-"""What the one that listens can."""
+"""What the listening side can say about it."""
 _ONLY = "an older version than TLS 1.3, the only one that is spoken here"
 _IN_WORDS = {
     "HTTP_REQUEST": "http request instead of TLS",

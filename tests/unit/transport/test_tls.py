@@ -2,21 +2,24 @@ from __future__ import annotations
 
 import socket
 import ssl
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 from restpipe_ca.profiles import Role
 
 from restpipe.errors import ConfigError
 from restpipe.transport import tls
-from restpipe.transport.certificates import read_certificate
+from restpipe.transport.certificates import load_certificates, read_certificate
 from restpipe.transport.tls import (
     broken_off,
     client_context,
     handshake_failure,
     server_context,
 )
+from tests.support.certificates import authority
 from tests.unit.transport.kit import Identities
 
 
@@ -113,6 +116,31 @@ def test_a_file_that_is_no_pem_is_one_clear_line(tmp_path: Path, field: str) -> 
     assert "\n" not in str(caught.value)
 
 
+def indented(pem: bytes) -> bytes:
+    return b"".join(b"  " + line for line in pem.splitlines(keepends=True))
+
+
+def labelled(pem: bytes, label: bytes) -> bytes:
+    return pem.replace(b" CERTIFICATE-", b" " + label + b"-")
+
+
+@pytest.mark.parametrize("shape", [bytes, indented, lambda pem: labelled(pem, b"X509 CERTIFICATE")])
+def test_whom_openssl_trusts_is_who_is_read(tmp_path: Path, shape: Callable[[bytes], bytes]) -> None:
+    files = Identities.make(tmp_path / "ca").issue(["alpha"], Role.CLIENT)
+    data = shape(authority("One").pem) + authority("Two").pem
+    files.ca.write_bytes(data)
+    trusted = client_context(files).get_ca_certs(binary_form=True)
+    assert sorted(trusted) == sorted(each.public_bytes(Encoding.DER) for each in load_certificates(data))
+    assert len(trusted) == 2
+
+
+def test_trust_that_only_openssl_can_read_is_refused(tmp_path: Path) -> None:
+    files = Identities.make(tmp_path / "ca").issue(["alpha"], Role.CLIENT)
+    files.ca.write_bytes(authority("One").pem + labelled(authority("Two").pem, b"TRUSTED CERTIFICATE"))
+    with pytest.raises(ConfigError, match=r"tls\.ca .*: certificate 2 in it is a TRUSTED CERTIFICATE"):
+        client_context(files)
+
+
 def test_a_key_of_another_certificate_is_one_clear_line(tmp_path: Path) -> None:
     ids = Identities.make(tmp_path / "ca")
     one, other = ids.issue(["alpha"], Role.CLIENT), ids.issue(["beta"], Role.CLIENT)
@@ -169,11 +197,11 @@ def test_a_reset_after_the_handshake_is_no_fault_of_the_handshake() -> None:
     assert broken_off(TimeoutError()) == "no TLS handshake in time"
 
 
-@pytest.mark.parametrize("gone", ["key", "certificate", "ca"])
+@pytest.mark.parametrize("gone", ["key", "certificate"])
 def test_a_file_that_goes_while_it_is_read_is_one_clear_line(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, gone: str
 ) -> None:
-    monkeypatch.setattr(tls, "_check_readable", lambda key, path: None)
+    monkeypatch.setattr(tls, "_readable", lambda key, path: b"")
     ids = Identities.make(tmp_path / "ca")
     files = ids.issue(["localhost"], Role.SERVER)._replace(**{gone: tmp_path / "gone"})
     with pytest.raises(ConfigError, match=r"^tls\.\w+ .*: No such file or directory$"):
