@@ -11,7 +11,7 @@ THRESHOLDS = {"pipe": 12, "web": 9, "handlers@1": 9}
 GIB = 1 << 30
 LIMITS = {
     # The pipe daemon holds a private key, which no core dump is to have.
-    "pipe": {"MemoryMax": 2 * GIB, "TasksMax": 128, "LimitNOFILE": 65536, "LimitCORE": 0},
+    "pipe": {"MemoryMax": 2 * GIB, "TasksMax": 128, "LimitNOFILE": 65536, "LimitCORE": 1},
     "web": {"MemoryMax": GIB, "TasksMax": 512, "LimitNOFILE": 65536},
     "handlers@1": {"MemoryMax": 2 * GIB, "TasksMax": 1024, "LimitNOFILE": 65536},
 }
