@@ -24,7 +24,10 @@ class Shares:
     """Places that peers hold by name."""
 
     def __init__(self, size: int, alpha: int = 1) -> None:
-        """By default one that asks alone gets half of the places, two get a third each."""
+        """Share `size` places; `alpha` is how many times of what is left one may hold (see `may_take`).
+
+        With 1, one that asks alone gets half of the places, two get a third each.
+        """
         self.size = size
         self._alpha = alpha
         self.taken = 0
