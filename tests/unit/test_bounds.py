@@ -96,8 +96,8 @@ REACHED_BY = {
         "unit/transport/test_handshakes.py::test_nobody_is_forgotten_and_no_bound_is_passed",
         "unit/daemon/test_local.py::test_too_many_workers_are_refused",
     ],
-    "names being looked up": [
-        "unit/daemon/test_names.py::test_lookups_at_once_are_bounded_and_shared",
+    "names being looked up, each until the system has answered": [
+        "unit/daemon/test_resolver.py::test_lookups_at_once_are_bounded_and_shared",
         "unit/daemon/test_router_fairness.py::test_too_many_names_at_once_are_no_unknown_clients",
     ],
     "files that are read: configuration, certificates and keys; lists; known clients": [
