@@ -103,7 +103,8 @@ class Accepting:
             # Those without a name were refused, those with a session cut: both with a line of their own.
             if name and link.connection.session is None:
                 words = "%s: %s left before the handshake: %s"
-                _log.warning(words, link, name, reason, extra={"peer": name})
+                level = logging.INFO if self.draining else logging.WARNING
+                _log.log(level, words, link, name, reason, extra={"peer": name})
             return
         self._links.lost(link, reason)
         contender = self._contenders.pop(peer, None)

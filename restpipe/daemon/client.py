@@ -38,7 +38,7 @@ class ClientDaemon(Daemon):
         yield self._trust.run()
         yield self._stats.run()
 
-    def finish(self) -> None:
+    def stop_taking_newcomers(self) -> None:
         self.dialing.hurry()
 
     def stop(self) -> None:

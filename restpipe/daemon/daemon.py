@@ -24,8 +24,9 @@ from restpipe.transport.tls import TlsFiles
 
 DRAIN_POLL_S = 0.05
 RETURN_S = 6.0
-"""How long a peer that has lost its link is waited for at the end: a round of turns, and some. One that is
-away for longer does not keep all others from the next daemon."""
+"""How long a peer that has lost its link is waited for at the end, to take what is sent to it: a round of turns,
+and some. An event that is not over is waited for however long its peer is away, within `pipe.drain_timeout_s`.
+"""
 TOLD = 10
 """Names in one line of the log."""
 
@@ -61,7 +62,7 @@ class Daemon:
         """Yield what runs as long as the daemon serves. Raises `RestPipeError` if it cannot start."""
         yield from ()
 
-    def finish(self) -> None:
+    def stop_taking_newcomers(self) -> None:
         """Make no new links to peers but those that go on with a session, without delay."""
 
     def stop(self) -> None:
@@ -115,7 +116,7 @@ class Daemon:
         over it is not lost with it.
         """
         self.links.stopping = True
-        self.finish()
+        self.stop_taking_newcomers()
         self.events.closed = True
         self.router.drain()
         for link in self.events.links:
@@ -153,7 +154,7 @@ class Daemon:
 
     def _owed(self) -> list[Peer]:
         """Return the peers that have not acknowledged all that is for them, and are there or soon back."""
-        peers = (*self.links.peers(), *self.links.lately(RETURN_S))
+        peers = (*self.links.peers(), *self.links.recently_lost(RETURN_S))
         return [peer for peer in peers if peer.channel is not None and peer.channel.session.pending]
 
     def _unfinished(self) -> str:

@@ -64,6 +64,8 @@ class Dialing:
         """When this attempt became a link, by the loop's clock."""
         self._alone = False
         """The server has closed the link for a reason that concerns this client alone."""
+        self._stops = False
+        """The server has sent this client away because it stops."""
         self._broken_at = 0.0
         self._reason = ""
         self._stopping = False
@@ -123,13 +125,14 @@ class Dialing:
             return self._redial.after_link_s(stood_s, alone=self._alone)
         # Also after a name that could not be looked up: the next one may be known, or need no look-up.
         self._addresses.rotate(-1)
-        return self._redial.after_failure_s()
+        return self._redial.while_it_stops_s() if self._stops else self._redial.after_failure_s()
 
     async def _connect(self, address: Address) -> bool:
         loop, pipe = asyncio.get_running_loop(), self._pipe
         self._over = loop.create_future()
         self._joined_at = None
         self._alone = False
+        self._stops = False
         began = loop.time()
         _log.debug("dialing %s", join_address(*address))
         try:
@@ -152,8 +155,10 @@ class Dialing:
         return True
 
     def _report(self, reason: str) -> None:
-        """Log a failure, at DEBUG if it is the same again."""
-        level = logging.DEBUG if reason == self._reason else logging.WARNING
+        """Log a failure, at DEBUG if it is the same again. That a server stops is none."""
+        level = logging.INFO if self._stops else logging.WARNING
+        if reason == self._reason:
+            level = logging.DEBUG
         self._reason = reason
         _log.log(level, "cannot connect to %s: %s", join_address(*self._addresses[0]), reason)
 
@@ -201,7 +206,8 @@ class Dialing:
         else:
             self._disappointments.add(link.peer_address)
             self._report(reason)
-            self._failed(self._backoff.attempts + 1, self._broken_at)
+            if not self._stops:
+                self._failed(self._backoff.attempts + 1, self._broken_at)
         if self._over is not None and not self._over.done():
             self._over.set_result(None)
 
@@ -209,6 +215,7 @@ class Dialing:
         session = link.connection.session
         if frame.kind == GOAWAY or session is None:
             goaway = read_message(Goaway(), frame)
+            self._stops = goaway.code == Code.SHUTDOWN
             link.close(Code.SHUTDOWN, f"refused by the server: {goaway.detail}")
             return
         channel = self._server.channel

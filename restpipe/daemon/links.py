@@ -63,7 +63,7 @@ class PeerLinks:
         """Return the peers whose link is up."""
         return tuple(self._links)
 
-    def lately(self, within_s: float) -> list[Peer]:
+    def recently_lost(self, within_s: float) -> list[Peer]:
         """Return the peers that are expected back and have had a link within that time."""
         since = self._loop.time() - within_s
         return [peer for peer in self._given_up if peer.lost_at >= since]

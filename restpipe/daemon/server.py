@@ -92,7 +92,7 @@ class ServerDaemon(Daemon):
             self._store.keep("pipe", detail, sock)
         return sock
 
-    def finish(self) -> None:
+    def stop_taking_newcomers(self) -> None:
         self._accepting.draining = True
 
     def stop(self) -> None:

@@ -23,6 +23,10 @@ class Backoff:
         self.attempts += 1
         return self._draw() * ceiling
 
+    def within_s(self, ceiling_s: float) -> float:
+        """Return a pause of at most `ceiling_s`, in seconds, that counts no failure."""
+        return self._draw() * min(self._most_s, ceiling_s)
+
     def reset(self) -> None:
         """An attempt succeeded."""
         self.attempts = 0
@@ -38,6 +42,8 @@ class Backoff:
 
 STEADY_S = 1.0
 """A link that stood for less has not proved that dialing is of use."""
+RESTART_S = 1.0
+"""The longest pause while a server stops: the next one is there soon, and each attempt costs it a handshake."""
 MAX_TURN_S = 60.0
 """However long a server wishes its clients to wait."""
 
@@ -75,6 +81,11 @@ class Redial:
         pause_s = self._backoff.next_pause_s()
         # A whole round keeps the order in which the clients came; the other addresses need not wait for it.
         return pause_s if self._backoff.attempts % self._addresses else max(pause_s, self._round_s)
+
+    def while_it_stops_s(self) -> float:
+        """How long to wait for the next daemon where one stops and takes nobody new: that is no failure."""
+        self._backoff.reset()
+        return max(self._backoff.within_s(RESTART_S), self._round_s)
 
     def after_link_s(self, stood_s: float, *, alone: bool = False) -> float:
         """How long to wait after a link that stood for `stood_s`, and was ended for this client `alone`."""

@@ -46,6 +46,7 @@ class FakeServer(Recorder):
         self.session: Session | None = None
         self.before_greeting: Callable[[], None] = lambda: None
         self.refusal = ""
+        self.refusal_code = Code.TOO_MANY_LINKS
         self.away: OSError | None = None
         self.dialed: list[tuple[str, int]] = []
         self.how: dict[str, object] = {}
@@ -71,7 +72,7 @@ class FakeServer(Recorder):
         self.hellos.append(hello)
         self.before_greeting()
         if self.refusal:
-            link.close(Code.TOO_MANY_LINKS, self.refusal)
+            link.close(self.refusal_code, self.refusal)
             return
         if self.session is None or hello.session != self.session.id:
             self.session = Session(new_session_id(), BUFFER)
@@ -333,6 +334,29 @@ def test_a_refusal_is_told_in_the_servers_words(monkeypatch: pytest.MonkeyPatch)
                 house.far.refusal = ""
                 await until(lambda: house.online)
         assert any("refused by the server: full" in line for line in lines.at_least(30))
+
+    run(main())
+
+
+def test_a_server_that_stops_and_takes_nobody_new_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        with logged("restpipe.daemon.dialing") as lines:
+            async with client(monkeypatch) as house:
+                house.far.refusal, house.far.refusal_code = "the daemon stops", Code.SHUTDOWN
+                house.far.session = None
+                before = len(house.far.hellos)
+                house.far.link.abort()
+                await until(lambda: len(house.far.hellos) >= before + 4)
+                assert house.failures == []
+                assert house.dialing.attempts == 0
+                # Another refusal is one.
+                house.far.refusal_code = Code.TOO_MANY_LINKS
+                await until(lambda: house.failures)
+                house.far.refusal = ""
+                await until(lambda: house.online)
+        told = [line for line in lines.at_least(logging.INFO) if "the daemon stops" in line]
+        assert "refused by the server: the daemon stops" in told[0]
+        assert told[0] not in lines.at_least(logging.WARNING)
 
     run(main())
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from restpipe.transport.backoff import MAX_TURN_S, STEADY_S, Backoff, Redial
+from restpipe.transport.backoff import MAX_TURN_S, RESTART_S, STEADY_S, Backoff, Redial
 
 
 def test_pauses_double_up_to_their_most() -> None:
@@ -74,6 +74,16 @@ def test_other_addresses_are_tried_before_the_next_round() -> None:
     dialing = redial(addresses=2)
     dialing.take_turn(1.25, 4.0)
     assert [dialing.after_failure_s() for _ in range(4)] == [0.1, 4.0, 0.4, 4.0]
+
+
+def test_the_next_server_is_soon_there_where_one_stops() -> None:
+    dialing = redial()
+    for _ in range(6):
+        dialing.after_failure_s()
+    assert [dialing.while_it_stops_s() for _ in range(3)] == [RESTART_S] * 3
+    assert dialing.after_failure_s() == 0.1
+    dialing.take_turn(1.25, 4.0)
+    assert dialing.while_it_stops_s() == 4.0
 
 
 def test_no_server_can_send_a_client_away_for_long() -> None:
