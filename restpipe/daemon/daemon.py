@@ -24,8 +24,9 @@ from restpipe.transport.tls import TlsFiles
 
 DRAIN_POLL_S = 0.05
 RETURN_S = 6.0
-"""How long a peer that has lost its link is waited for at the end, to take what is sent to it: a round of turns,
-and some. An event that is not over is waited for however long its peer is away, within `pipe.drain_timeout_s`.
+"""How long a peer that has lost its link is waited for at the end, to take what is sent to it: a round of
+turns, and some. An event that is not over is waited for however long its peer is away, within
+`pipe.drain_timeout_s`.
 """
 TOLD = 10
 """Names in one line of the log."""

@@ -43,7 +43,7 @@ class Backoff:
 STEADY_S = 1.0
 """A link that stood for less has not proved that dialing is of use."""
 RESTART_S = 1.0
-"""The longest pause while a server stops: the next one is there soon, and each attempt costs it a handshake."""
+"""The longest pause while a server stops: the next is there soon, and each attempt costs a handshake."""
 MAX_TURN_S = 60.0
 """However long a server wishes its clients to wait."""
 
