@@ -10,28 +10,13 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from restpipe.host import logs
 from restpipe.host.options import Log
-
-
-@pytest.fixture(autouse=True)
-def _root_restored() -> Iterator[None]:
-    loggers = [logging.getLogger(name) for name in ("", logs.ROOT, "asyncio")]
-    before = [(list(logger.handlers), logger.level, logger.propagate) for logger in loggers]
-    yield
-    logging.disable(logging.NOTSET)
-    logging.setLogRecordFactory(logging.LogRecord)
-    for logger in logging.Logger.manager.loggerDict.values():
-        if isinstance(logger, logs.OwnLogger):
-            logger.__class__ = logging.Logger
-    for logger, (handlers, level, propagate) in zip(loggers, before, strict=True):
-        logger.handlers[:], logger.propagate = handlers, propagate
-        logger.setLevel(level)
 
 
 def configured(stream: io.TextIOBase, monkeypatch: pytest.MonkeyPatch, *, debug: bool = False) -> None:
