@@ -45,9 +45,10 @@ FIELD_CHARACTERS: Final = r"\t\x20-\x7e\x80-\xff"
 """What the value of a header may consist of (RFC 9110, section 5.5), for a set in a pattern."""
 TOKEN: Final = re.compile(rf"[{NAME_CHARACTERS}]+")
 FIELD_VALUE: Final = re.compile(rf"[{FIELD_CHARACTERS}]*")
+# Python before 3.11.4 takes for a match of `(?:...|...)*+` what is none: only classes are possessive here.
 AUTHORITY: Final = (
     r"(?:\[(?:[0-9A-Fa-f:.]++|[vV][0-9A-Fa-f]++\.[0-9A-Za-z\-._~!$&'()*+,;=:]++)\]"
-    r"|(?:[0-9A-Za-z\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*+)(?::[0-9]*+)?"
+    r"|(?:[0-9A-Za-z\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*)(?::[0-9]*+)?"
 )
 """Host and port as they stand in Host and in a URI (RFC 9110, section 7.2; RFC 3986, section 3.2)."""
 BROKEN_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")

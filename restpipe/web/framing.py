@@ -30,9 +30,10 @@ _BARE = re.compile(rb"(?<!\r)\n|\r(?=[^\n])|\x00")
 _BLANK_LINES = re.compile(rb"(?:\r\n)++")
 _HOST = re.compile(AUTHORITY.encode())
 _LENGTH = re.compile(rb"0*+[0-9]{0,18}")
-_QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t -\x7e\x80-\xff])*+"'
-_EXTENSION = rb"[ \t]*+;[ \t]*+" + _TOKEN + rb"(?:[ \t]*+=[ \t]*+(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?+"
-_CHUNK_LINE = re.compile(rb"(0*+[0-9A-Fa-f]{0,15})(?:" + _EXTENSION + rb")*+\r\n")
+# Not possessive: see `restpipe.http.AUTHORITY`. What follows each part tells it from all others.
+_QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t -\x7e\x80-\xff])*"'
+_EXTENSION = rb"[ \t]*+;[ \t]*+" + _TOKEN + rb"(?:[ \t]*+=[ \t]*+(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?"
+_CHUNK_LINE = re.compile(rb"(0*+[0-9A-Fa-f]{0,15})(?:" + _EXTENSION + rb")*\r\n")
 _TRAILER = re.compile(_FIELD)
 
 _VERBS = frozenset(verb.encode() for verb in VERBS)

@@ -59,7 +59,8 @@ def run(folder: Path, code: str, more: str = "") -> subprocess.CompletedProcess[
         (
             "import asyncio, time\n"
             f"{LEAVE}    asyncio.get_running_loop().run_in_executor(None, time.sleep, 1000)\n",
-            "thread 'uvloop_0' at ",
+            # Older versions of uvloop have another name for it.
+            "_0' at ",
         ),
         (
             f"import concurrent.futures, time\n{LEAVE}"

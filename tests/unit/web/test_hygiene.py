@@ -72,6 +72,7 @@ REFUSED = {
     "a host with a user": b"GET /client/a/echo HTTP/1.1\r\nHost: u@a\r\n\r\n",
     "a host with a space": b"GET /client/a/echo HTTP/1.1\r\nHost: a b\r\n\r\n",
     "a port that is no number": b"GET /client/a/echo HTTP/1.1\r\nHost: a:http\r\n\r\n",
+    "a host with a broken escape": b"GET /client/a/echo HTTP/1.1\r\nHost: %:1\r\n\r\n",
     "a host that is not ASCII": b"GET /client/a/echo HTTP/1.1\r\nHost: \xe4\r\n\r\n",
     "an open bracket": b"GET /client/a/echo HTTP/1.1\r\nHost: [::1\r\n\r\n",
     "a bare line feed before the request": b"\n" + GET + b"\r\n",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -13,6 +12,8 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from tests.support.processes import clean_environment
 
 PATIENCE_S = 20.0
 
@@ -55,12 +56,9 @@ class WebProcess:
     def __enter__(self) -> WebProcess:
         file = self.directory / "config.toml"
         file.write_text(self._toml)
-        environ = os.environ | {
-            "RP_RUNTIME_DIR": str(self.directory),
-            "RP_STATSD_HOST": "",
-            "RP_STATSD_PORT": "",
-            "PYTHONUNBUFFERED": "1",
-        }
+        environ = clean_environment(
+            {"RP_RUNTIME_DIR": str(self.directory), "RP_STATSD_HOST": "", "RP_STATSD_PORT": ""}
+        )
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", _MAIN, self._role, str(file), str(self._listen_fd)],
