@@ -36,10 +36,10 @@ class Bursts(Generic[JobT]):
         """Return what has held a thread since before that, and still does."""
         return [job for job, (_, since) in self.held.items() if since <= moment]
 
-    def leaves_thread_to(self, peer: str) -> bool:
-        """Tell whether a method of `peer` may begin: not if its share is held, and a thread is left."""
-        free = self._threads - self._shares.taken
-        held = self._shares.held_by(peer)
+    def leaves_thread_to(self, peer: str, since: float) -> bool:
+        """Tell whether a method of `peer` may begin: not if its share is held since then, and one is left."""
+        peers = [owner for owner, moment in self.held.values() if moment <= since]
+        free, held = self._threads - len(peers), peers.count(peer)
         return not held or free <= 0 or may_take(held, free, ALPHA)
 
     def ask(self, job: JobT, peer: str, now: float) -> None:

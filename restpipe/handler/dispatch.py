@@ -90,6 +90,10 @@ class Dispatcher:
         self._closing: set[asyncio.Task[None]] = set()
         self._deaf: dict[Handling, bool] = {}
         """Events that were given up, whose async methods go on: whether they still hold their places."""
+        self.peer: str | None = None
+        """Whom the last event came from."""
+        self._shared = False
+        """Events have come from several peers. One that is alone leaves threads to nobody."""
         self._slow = 0
         """Threads that a stream has held for SLOW_S."""
         self._watching: asyncio.TimerHandle | None = None
@@ -117,9 +121,8 @@ class Dispatcher:
             method = self._registry.find(event.verb, target.noun)
             if method is not None:
                 method.check(target.arguments, target.query)
-                bursts = self.pool.bursts
-                if bursts.held and not method.is_async and not bursts.leaves_thread_to(peer_of(exchange)):
-                    raise StreamReset(_NO_THREAD)
+                if self._shared and self.pool.bursts.held and not method.is_async:
+                    self._leave_threads(exchange)
                 Handling(self, exchange, method, target, began).begin()
                 return
             send_short(exchange, answer_without_method(exchange, target, self._registry))
@@ -162,7 +165,17 @@ class Dispatcher:
             return True
         return False
 
+    def _leave_threads(self, exchange: Exchange) -> None:
+        """Raises `StreamReset` (OVERLOADED) if the threads that are left are for other peers."""
+        if not self.pool.bursts.leaves_thread_to(peer_of(exchange), self.loop.time() - SLOW_S):
+            raise StreamReset(_NO_THREAD)
+
     # For the events in flight.
+
+    def peer_came(self, peer: str) -> None:
+        """Note that events come from another peer than the last."""
+        self._shared = self.peer is not None
+        self.peer = peer
 
     def enter(self, handling: Handling) -> None:
         """Have an event handled in the loop as soon as there is a place for its async method."""

@@ -97,6 +97,9 @@ class Handling:
     ) -> None:
         event = exchange.event
         origin = exchange.origin
+        peer = origin.peer if origin else ""
+        if peer != dispatcher.peer:
+            dispatcher.peer_came(peer)
         timeout_ms = event.timeout_ms
         self.running = False
         self.abandoned = False
@@ -110,7 +113,7 @@ class Handling:
             verb=event.verb,
             target=event.target,
             event_id=event.id.hex(),
-            peer=origin.peer if origin else "",
+            peer=peer,
             participant_address=(origin.address, origin.port) if origin else ("", 0),
             deadline=due,
             headers=_EventHeaders(event),
@@ -417,7 +420,8 @@ class Handling:
         elif stage == _THREADED:
             never_called = self._dispatcher.pool.abandon(self)
             if self.abandoned:
-                self._dispatcher.pool.bursts.hold(self, peer_of(self._exchange), time.monotonic())
+                # For ever, as far as can be told.
+                self._dispatcher.pool.bursts.hold(self, peer_of(self._exchange), 0.0)
             self._end()
             return never_called
         return self._variables is None

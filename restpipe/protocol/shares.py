@@ -37,10 +37,6 @@ class Shares:
         """Tell whether `peer` may take one more."""
         return may_take(self._held.get(peer, 0), self.size - self.taken, self._alpha)
 
-    def held_by(self, peer: str) -> int:
-        """Return how many `peer` holds."""
-        return self._held.get(peer, 0)
-
     def take(self, peer: str) -> None:
         """Count one more for `peer`, whether or not there is room: what has begun goes on."""
         self.taken += 1

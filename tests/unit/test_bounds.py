@@ -84,7 +84,7 @@ REACHED_BY = {
         "unit/handler/test_bursts.py::test_some_threads_are_never_taken",
         "unit/handler/test_bursts.py::test_one_that_asks_alone_leaves_threads_to_methods_and_to_others",
     ],
-    "threads whose events were given up, or that read streams": [
+    "threads whose events were given up, or that have read a stream for 0.25 s": [
         "unit/handler/test_dispatch.py::test_threads_that_work_for_nobody_are_no_peers_alone"
     ],
     "generators that keep their threads while their readers pause": [

@@ -88,19 +88,21 @@ def test_what_waits_no_more_leaves_the_line() -> None:
 def test_a_method_leaves_the_last_threads_to_others() -> None:
     bursts = Bursts[int](4, print)
     for number in range(3):
-        assert bursts.leaves_thread_to("a")
+        assert bursts.leaves_thread_to("a", NOW)
         bursts.hold(number, "a", NOW)
-    assert not bursts.leaves_thread_to("a")
-    assert bursts.leaves_thread_to("b")
+    assert not bursts.leaves_thread_to("a", NOW)
+    assert bursts.leaves_thread_to("b", NOW)
+    # Those that may end at any moment do not count.
+    assert bursts.leaves_thread_to("a", NOW - 1)
     # Once none is left, there is nothing to leave to anybody.
     bursts.hold(3, "b", NOW)
-    assert bursts.leaves_thread_to("a")
+    assert bursts.leaves_thread_to("a", NOW)
     # Twice the same counts once, whatever comes between.
     bursts.hold(0, "a", NOW)
     bursts.end(0, NOW)
     bursts.end(0, NOW)
     bursts.end(3, NOW)
-    assert bursts.leaves_thread_to("a")
+    assert bursts.leaves_thread_to("a", NOW)
 
 
 def test_threads_that_are_held_for_long_are_told() -> None:

@@ -285,6 +285,8 @@ def test_threads_that_work_for_nobody_are_no_peers_alone(run: Run, eventually: E
         handler = Plain()
         ends = Ends(handler, threads=4, concurrency=1)
         held = ends.dispatcher.pool.bursts.held
+        first = ends.send("/short", peer="good")
+        await eventually(lambda: first.closed)
         for count in (1, 2, 3):
             exchange = ends.send("/block", peer="hostile")
             await eventually(handler.waiting.is_set)
@@ -392,6 +394,23 @@ def test_what_is_left_behind_is_named(
         handler.gate.set()
         handler.free.set()
         await ends.dispatcher.wait_idle()
+
+    run(main())
+
+
+def test_a_peer_that_is_alone_has_all_threads(run: Run, eventually: Eventually) -> None:
+    async def main() -> None:
+        handler = Plain()
+        ends = Ends(handler, threads=2, concurrency=1)
+        exchange = ends.send("/block", peer="server")
+        await eventually(handler.waiting.is_set)
+        exchange.hang_up()
+        await eventually(lambda: len(ends.dispatcher.pool.bursts.held) == 1)
+        short = ends.send("/short", peer="server")
+        await eventually(lambda: short.closed)
+        assert short.result().code == 0
+        handler.gate.set()
+        await ends.dispatcher.close()
 
     run(main())
 
