@@ -570,7 +570,8 @@ def test_all_that_events_held_is_given_back(run: Run, eventually: Eventually, se
         assert all(exchange.closed for exchange in exchanges)
         assert (dispatcher.in_flight, dispatcher.replies.taken) == (0, 0)
         assert dispatcher.bodies.room.left == room
-        assert dispatcher.capacity == 3
+        # On a busy machine a stream may have been read for long, which is seen a moment later.
+        await eventually(lambda: not dispatcher.pool.bursts.held and dispatcher.capacity == 3)
         # Three at once can be called again in the loop, and three in threads.
         again = [ends.send(target, verb="POST") for target in ("/slow", "/plain") for _ in range(3)]
         await dispatcher.wait_idle()
