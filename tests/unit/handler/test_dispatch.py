@@ -398,6 +398,26 @@ def test_what_is_left_behind_is_named(
     run(main())
 
 
+def test_a_thread_that_reads_a_slow_stream_is_no_capacity(run: Run, eventually: Eventually) -> None:
+    class Slow(Plain):
+        def get_slow(self, ctx: Context, post_data: PostData) -> Iterator[bytes]:
+            yield b"first"
+            self.gate.wait(10)
+            yield b"last"
+
+    async def main() -> None:
+        handler = Slow()
+        ends = Ends(handler, threads=4, concurrency=1)
+        exchange = ends.send("/slow")
+        await eventually(lambda: ends.capacities == [3])
+        handler.gate.set()
+        await eventually(lambda: ends.capacities == [3, 4])
+        assert exchange.result().data == b"firstlast"
+        await ends.dispatcher.close()
+
+    run(main())
+
+
 def test_a_peer_that_is_alone_has_all_threads(run: Run, eventually: Eventually) -> None:
     async def main() -> None:
         handler = Plain()
