@@ -26,6 +26,8 @@ FAILURE_S = 1.0
 """How long it is remembered that a name could not be looked up: longer than callers who come at once."""
 NO_SUCH_NAME = (socket.EAI_NONAME, socket.EAI_NODATA, socket.EAI_ADDRFAMILY)
 """Said of a name that has no addresses. All other failures say nothing of the name (RFC 2308, section 7)."""
+NEVER_A_HOST = (".invalid", ".invalid.")
+"""Names that no name server need be asked for (RFC 6761, section 6.4)."""
 TELL_EVERY_S = 60.0
 """How often it is told that a name could not be looked up; at DEBUG it is told each time."""
 RESOLVER_FILE = "/etc/resolv.conf"
@@ -91,6 +93,9 @@ class Resolver:
     def resolve(self, name: str, asker: object, answer: Answer) -> None:
         """Call `answer` with what is found of `name`."""
         now = asyncio.get_running_loop().time()
+        if name.endswith(NEVER_A_HOST):
+            answer(frozenset(), now)
+            return
         known = self._known.get(name)
         if known is not None and known.until > now:
             answer(known.found, now)

@@ -299,6 +299,18 @@ def test_no_name_however_odd_leaves_anybody_waiting(name: str) -> None:
     run(main())
 
 
+def test_no_server_is_asked_for_a_name_that_is_never_a_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        lookups = Lookups(monkeypatch)
+        found: list[object] = []
+        for name in ("nobody.invalid", "nobody.invalid."):
+            Resolver().resolve(name, ASKER, lambda addresses, _: found.append(addresses))
+        assert found == [frozenset(), frozenset()]
+        assert lookups.asked == []
+
+    run(main())
+
+
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         monkeypatch.setattr(module, "MAX_NAMES", 5)
