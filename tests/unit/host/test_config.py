@@ -356,7 +356,10 @@ def test_service_links_of_kubernetes_set_nothing(tmp_path: Path) -> None:
         "RP_STATSD_PORT": "udp://10.96.0.2:8125",
         "RP_SHOP_PORT": link,
     }
-    config = load(Role.SERVER, environ)
+    # Not that of the host.
+    file = tmp_path / "server.toml"
+    file.touch()
+    config = load(Role.SERVER, environ, file=file)
     assert (config.pipe.port, config.statsd.port) == (1234, 8125)
     assert config.sources["pipe.port"] == "default"
     assert without_effect(environ) == [
