@@ -38,7 +38,7 @@ class Bursts(Generic[JobT]):
 
     def leaves_thread_to(self, peer: str, since: float) -> bool:
         """Tell whether a method of `peer` may begin: not if its share is held since then, and one is left."""
-        peers = [owner for owner, moment in self.held.values() if moment <= since]
+        peers = [self.held[job][0] for job in self.held_since(since)]
         free, held = self._threads - len(peers), peers.count(peer)
         return not held or free <= 0 or may_take(held, free, ALPHA)
 
