@@ -89,7 +89,7 @@ class _Desk:
         return self.store.unlock(lambda: self.given_passphrase() or _ask_passphrase(confirm=False))
 
     def dial(self, given: str | None, role: Role, names: Sequence[str]) -> str:
-        """Where a client of this bundle dials. A server's own dials nobody."""
+        """Return the address that a client with this bundle dials; a server dials none."""
         address = given
         if address is None:
             newest = commands.servers(self.store, self.now)[:1]
@@ -103,7 +103,7 @@ class _Desk:
             return
         servers = commands.servers(self.store, self.now)
         named = [name for record in servers for name in authority.names(record.certificate)]
-        # Until a server on this host has started, nobody has a certificate.
+        # No certificate exists before the first start of a server on this host.
         named = named or list(hosts.server_names())
         host = bundle.host_of(fresh.dial)
         own = hosts.host_name()

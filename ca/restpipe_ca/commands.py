@@ -66,7 +66,7 @@ def init(
 
 
 def _refuse_without_key(store: Store) -> None:
-    """What an `init` that broke off has left can be made anew; a CA whose key is elsewhere cannot."""
+    """Raises CaError if the key is elsewhere; what an interrupted `init` has left may be made anew."""
     if store.path(INDEX).exists():
         if store.records():
             raise CaError(

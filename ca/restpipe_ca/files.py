@@ -20,7 +20,7 @@ _TEMPORARY = re.compile(r"\.new-[0-9a-f]{16}")
 
 
 def read(path: Path, limit: int = MAX_FILE) -> bytes:
-    """What a file holds; OSError where it is larger, or nothing that can be read to an end."""
+    """Return what a file holds. Raises OSError if it is too large, or cannot be read to its end."""
 
     def opened(path: str, flags: int) -> int:
         # NONBLOCK: to open a pipe waits for its writer.
